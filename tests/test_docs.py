@@ -1,0 +1,115 @@
+"""README and docs tell the truth: commands, options and make targets exist, links lead somewhere, examples import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from phi4mini.cli import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Fenced blocks of a language; "" for those that name none."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def shell_lines(text: str) -> list[str]:
+    """What a page tells its reader to type: fenced blocks without a language or of sh, and inline code."""
+    fenced = "\n".join(blocks(text, "") + blocks(text, "sh") + blocks(text, "console"))
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [*fenced.splitlines(), *re.findall(r"`([^`\n]+)`", prose)]
+
+
+def calls(text: str, program: str) -> list[list[str]]:
+    """Arguments of every call of a program in a page, a line's comment and pipeline split off."""
+    found = []
+    for line in shell_lines(text):
+        match = re.search(rf"(?:^|[|&;$(]\s*|[\w./]*/|=\S+ |^\s+|-m ){program} (.+)", line)
+        if match:
+            words = shlex.split(re.split(r" [|&>]|;", match[1])[0], comments=True)
+            found.append(words)
+    return found
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_and_their_options_exist(page):
+    context = click.Context(cli)
+    for words in calls(page.read_text(encoding="utf-8"), "phi4mini"):
+        verbs = [v for v in words[0].split("|") if v] if words else []
+        if not verbs or words[0].startswith("-"):
+            assert set(words) <= options_of(cli), f"{page.name}: phi4mini {' '.join(words)}"
+            continue
+        command = cli.get_command(context, verbs[0])
+        assert command is not None, f"{page.name}: there is no command phi4mini {verbs[0]}"
+        flags = {w.split("=")[0] for w in words[1:] if re.fullmatch(r"--?[a-z][\w-]*(=.*)?", w)}
+        assert flags <= options_of(command), f"{page.name}: phi4mini {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for words in calls(page.read_text(encoding="utf-8"), "make"):
+        assert [w for w in words if re.fullmatch(r"[a-z-]+", w) and w not in targets] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_examples_parse_and_their_imports_exist(page):
+    for block in blocks(page.read_text(encoding="utf-8"), "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("phi4mini"):
+                module = importlib.import_module(str(node.module))
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name_of(p) for p in PAGES if p.parent.name == "docs" and f"({name_of(p)})" not in readme] == []
+
+
+def test_every_door_of_the_makefile_explains_itself():
+    """A target without an explanation does not show in `make`."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)[0].split()
+    assert [t for t in phony if not re.search(rf"^{t}:.*## \S", text, re.MULTILINE)] == []
+
+
+def test_the_first_thing_a_reader_sees_is_what_to_type():
+    first = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "")[0]
+    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make chat", "make test"]
+
+
+def test_the_changelog_knows_this_version():
+    from phi4mini import __version__
+
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_contributing_names_every_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {p.name.removesuffix(".py") for p in (ROOT / "phi4mini").iterdir() if p.suffix == ".py" or p.is_dir()}
+    shown = set(re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if line.startswith("| "))))
+    assert {room for room in rooms if not room.startswith("_")} - {"config_json"} <= shown
