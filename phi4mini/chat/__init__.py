@@ -1,0 +1,46 @@
+"""Conversations to ids and back: `render` is the only writer of control tokens, `ReplyReader` their only reader."""
+
+from __future__ import annotations
+
+from phi4mini.chat.formats import ChatFormat, format_named, format_of_template, format_of_tokenizer
+from phi4mini.chat.messages import Message, Reply, ToolCall, from_openai, messages_from
+from phi4mini.chat.reading import (
+    CallArguments,
+    CallBroken,
+    CallEnd,
+    CallStart,
+    Event,
+    ReplyReader,
+    TextDelta,
+    parse_reply,
+    reply_of,
+)
+from phi4mini.chat.rendering import Rendered, render
+from phi4mini.chat.stops import StopMatcher
+from phi4mini.chat.tools import check_call, functions_of
+
+__all__ = [
+    "CallArguments",
+    "CallBroken",
+    "CallEnd",
+    "CallStart",
+    "ChatFormat",
+    "Event",
+    "Message",
+    "Rendered",
+    "Reply",
+    "ReplyReader",
+    "StopMatcher",
+    "TextDelta",
+    "ToolCall",
+    "check_call",
+    "format_named",
+    "format_of_template",
+    "format_of_tokenizer",
+    "from_openai",
+    "functions_of",
+    "messages_from",
+    "parse_reply",
+    "render",
+    "reply_of",
+]

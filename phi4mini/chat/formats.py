@@ -1,0 +1,262 @@
+"""Chat formats: how the turns of a conversation are written for one family of models.
+
+A format turns messages into segments: control tokens by name, and text that can never become one. `phi` is
+Phi-4-mini's official template, and its tool-enabled form as soon as tools, calls or answers to calls are present;
+`phi-reasoning` and `phi-3.5` are the templates of Phi-4-mini-reasoning and Phi-3.5-mini; `chatml` is SmolLM2's.
+Promises the text of the official templates, character by character. A template that is none of these is not run: it is
+a program of unknown origin. Knows no ids (`rendering.py`) and reads nothing back (`reading.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+from phi4mini.chat.messages import Message
+from phi4mini.chat.tools import calls_to_json, to_json
+from phi4mini.errors import BadInput
+from phi4mini.tokenizer import Tokenizer
+
+DEFAULT_TOOL_SYSTEM = "You are a helpful assistant with some tools."  # the model card's words
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A control token by its name, or text; `learn`: the assistant must produce it."""
+
+    text: str
+    control: bool = False
+    learn: bool = False
+
+
+class ChatFormat(Protocol):
+    """How one family of models writes a conversation."""
+
+    name: ClassVar[str]
+    stop_tokens: ClassVar[tuple[str, ...]]  # the model has finished its turn
+    call_open: ClassVar[str | None]  # what opens a tool call
+    call_close: ClassVar[str | None]
+    calls_are_tokens: ClassVar[bool]  # those two are control tokens, not text
+    tokens: ClassVar[tuple[str, ...]]  # control tokens of the format, none of which is ever shown as text
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The conversation as segments. Raises BadInput for what the format has no words for."""
+
+
+def _token(name: str, learn: bool = False) -> Segment:
+    return Segment(name, control=True, learn=learn)
+
+
+def _json_result(content: str) -> str:
+    """A tool's result as JSON: as it is when it is JSON already, else as a JSON string."""
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return to_json(content)
+    return content
+
+
+def uses_tools(messages: Sequence[Message], functions: Sequence[dict[str, Any]]) -> bool:
+    """Whether the tool-enabled form is meant: tools are given, or there are calls or answers to calls."""
+    return bool(functions) or any(message.tool_calls or message.tool_call_id is not None for message in messages)
+
+
+def in_call_order(messages: Sequence[Message]) -> list[Message]:
+    """Results that follow a turn with several calls, in the order of the calls: the model sees no ids, only order.
+
+    Raises BadInput for a result that answers no call of the turn before it.
+    """
+    ordered: list[Message] = []
+    order: dict[str, int] = {}
+    first = 0  # index in `ordered` of the first result of the current turn
+    for i, message in enumerate(messages):
+        if message.role != "tool" or message.tool_call_id is None:
+            order = {call.id: n for n, call in enumerate(message.tool_calls)} if message.role != "tool" else order
+            first = len(ordered) + 1
+            ordered.append(message)
+            continue
+        if message.tool_call_id not in order:
+            raise BadInput(f"messages[{i}].tool_call_id {message.tool_call_id!r} answers no call of the turn before it")
+        at = order[message.tool_call_id]
+        place = sum(order.get(earlier.tool_call_id or "", -1) <= at for earlier in ordered[first:])
+        ordered.insert(first + place, message)
+    return ordered
+
+
+class Phi:
+    """Phi-4-mini: `<|role|>content<|end|>`, no line breaks, no default system turn."""
+
+    name: ClassVar[str] = "phi"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = "<|tool_call|>"
+    call_close: ClassVar[str | None] = "<|/tool_call|>"
+    calls_are_tokens: ClassVar[bool] = True
+    tokens: ClassVar[tuple[str, ...]] = (
+        *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"),
+        *("<|tool|>", "<|/tool|>", "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>"),
+    )
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns; tools at the end of the system turn, which is made when there is none."""
+        with_tools = uses_tools(messages, functions)
+        turns = in_call_order(_with_functions(messages, functions) if functions else messages)
+        return [*self._turns(turns, with_tools), _token("<|assistant|>" if add_generation_prompt else "<|endoftext|>")]
+
+    def _turns(self, messages: Sequence[Message], with_tools: bool) -> list[Segment]:
+        return [segment for message in messages for segment in self._turn(message, with_tools)]
+
+    def _turn(self, message: Message, with_tools: bool) -> list[Segment]:
+        if message.role == "assistant":
+            return [_token("<|assistant|>"), *self._said(message), _token("<|end|>", learn=True)]
+        if message.role == "tool" and with_tools:
+            return [_token("<|tool_response|>"), Segment(_json_result(message.content)), _token("<|end|>")]
+        return [_token(f"<|{message.role}|>"), Segment(message.content), *_tool_list(message.tools), _token("<|end|>")]
+
+    @staticmethod
+    def _said(message: Message) -> list[Segment]:
+        said = [Segment(message.content, learn=True)]
+        if message.tool_calls:
+            calls = f"[{', '.join(calls_to_json(message.tool_calls))}]"
+            said += [_token("<|tool_call|>", True), Segment(calls, learn=True), _token("<|/tool_call|>", True)]
+        return said
+
+
+def _tool_list(tools: str | None) -> list[Segment]:
+    return [] if tools is None else [_token("<|tool|>"), Segment(tools), _token("<|/tool|>")]
+
+
+def _with_functions(messages: Sequence[Message], functions: Sequence[dict[str, Any]]) -> list[Message]:
+    """The functions on the first system turn, which is made when the conversation does not begin with one."""
+    if not messages or messages[0].role != "system":
+        messages = [Message("system", DEFAULT_TOOL_SYSTEM), *messages]
+    if messages[0].tools is not None:
+        raise BadInput("messages[0].tools and the tools argument are both given; which one is meant?")
+    return [replace(messages[0], tools=to_json(list(functions))), *messages[1:]]
+
+
+class PhiReasoning(Phi):
+    """Phi-4-mini-reasoning: one system turn that begins with the model's own sentence and takes in all the others."""
+
+    name: ClassVar[str] = "phi-reasoning"
+    system: ClassVar[str] = "Your name is Phi, an AI math expert developed by Microsoft."
+
+    def _turns(self, messages: Sequence[Message], with_tools: bool) -> list[Segment]:
+        head = [_token("<|system|>"), Segment(self.system)]
+        for message in messages:
+            if message.role == "system":
+                head += [Segment(f" {message.content}"), *_tool_list(message.tools)]
+        others = [message for message in messages if message.role != "system"]
+        return [*head, _token("<|end|>"), *super()._turns(others, with_tools)]
+
+
+class Phi35:
+    """Phi-3.5-mini: a line break after every token; its template has no tools."""
+
+    name: ClassVar[str] = "phi-3.5"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = None
+    call_close: ClassVar[str | None] = None
+    calls_are_tokens: ClassVar[bool] = False
+    tokens: ClassVar[tuple[str, ...]] = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns, a line break after each token. Raises BadInput for tools and roles the template lacks."""
+        if uses_tools(messages, functions):
+            raise BadInput(f"the chat format {self.name!r} has no tools")
+        segments: list[Segment] = []
+        for message in messages:
+            if message.role not in ("system", "user", "assistant"):
+                raise BadInput(f"the chat format {self.name!r} has no turn of role {message.role!r}")
+            if message.role == "system" and not message.content:
+                continue  # as the template does
+            learn = message.role == "assistant"
+            segments += [_token(f"<|{message.role}|>"), Segment("\n"), Segment(message.content, learn=learn)]
+            segments += [_token("<|end|>", learn), Segment("\n")]
+        if add_generation_prompt:
+            return [*segments, _token("<|assistant|>"), Segment("\n")]
+        return [*segments, _token("<|endoftext|>")]
+
+
+class ChatML:
+    """SmolLM2: `<|im_start|>role`, a line break, content, `<|im_end|>`, a line break; a default system turn.
+
+    The template has no tools. When there are some, they are described in the system turn and calls are asked for as
+    `<tool_call>{...}</tool_call>`, ordinary text; this is our own convention, close to SmolLM2-1.7B's.
+    """
+
+    name: ClassVar[str] = "chatml"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|im_end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = "<tool_call>"
+    call_close: ClassVar[str | None] = "</tool_call>"
+    calls_are_tokens: ClassVar[bool] = False
+    tokens: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    system: ClassVar[str] = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    tool_words: ClassVar[str] = (
+        "You can call these functions:\n<tools>{}</tools>\nTo call one, answer with its name and arguments as JSON:\n"
+        '<tool_call>{{"name": "function", "arguments": {{"argument": "value"}}}}</tool_call>'
+    )
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns; tools described in words at the end of the system turn."""
+        turns = in_call_order(messages)
+        if (turns or functions) and (not turns or turns[0].role != "system"):
+            turns = [Message("system", self.system), *turns]
+        if functions:
+            words = self.tool_words.format(to_json(list(functions)))
+            turns[0] = replace(turns[0], content=f"{turns[0].content}\n\n{words}")
+        segments = [segment for turn in turns for segment in self._turn(turn)]
+        return segments + [_token("<|im_start|>"), Segment("assistant\n")] * add_generation_prompt
+
+    def _turn(self, message: Message) -> list[Segment]:
+        if message.tools is not None:
+            raise BadInput(f"the chat format {self.name!r} takes tools as an argument, not on the system message")
+        calls = "\n".join(f"{self.call_open}{call}{self.call_close}" for call in calls_to_json(message.tool_calls))
+        said = message.content + ("\n" if message.content and calls else "") + calls
+        if message.role == "assistant":
+            body = [Segment("assistant\n"), Segment(said, learn=True), _token("<|im_end|>", learn=True)]
+        else:
+            body = [Segment(f"{message.role}\n{said}"), _token("<|im_end|>")]
+        return [_token("<|im_start|>"), *body, Segment("\n")]
+
+
+_FORMATS: dict[str, ChatFormat] = {format.name: format for format in (Phi(), PhiReasoning(), Phi35(), ChatML())}
+
+# sha256 of the official templates; some files write a line break as backslash and n, which means the same to Jinja
+_TEMPLATES = {
+    "febf589225c9728ab791f52e8897d7607a823d45368f0a4c92fa68997b40cce9": "phi",
+    "cbb504cb43fec3f8877d709d9f7a729441e56f41cb4fddd382675fab35de7fe1": "phi-reasoning",
+    "78d976a442bcde2f0be15aafbb8e3050e1104f86732266f68403251b89982a90": "phi-3.5",
+    "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": "chatml",
+}
+
+
+def format_named(name: str) -> ChatFormat:
+    """The format with this name. Raises BadInput listing the known ones."""
+    if name not in _FORMATS:
+        raise BadInput(f"unknown chat format {name!r}; known: {', '.join(_FORMATS)}")
+    return _FORMATS[name]
+
+
+def format_of_template(template: str | None) -> str | None:
+    """The name of the format whose official template this is; None for any other, which is never run."""
+    text = (template or "").strip().replace("\\n", "\n")
+    return _TEMPLATES.get(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
+
+
+def format_of_tokenizer(tokenizer: Tokenizer) -> ChatFormat:
+    """The format whose tokens this tokenizer has. Raises BadInput when it has none of them."""
+    for name in ("phi", "chatml"):
+        if all(tokenizer.id_of(token) is not None for token in _FORMATS[name].tokens):
+            return _FORMATS[name]
+    raise BadInput("this model's tokenizer has the control tokens of no known chat format; name one with format=")

@@ -1,0 +1,161 @@
+"""What a conversation is made of: messages, tool calls, replies; read from OpenAI's JSON.
+
+Promises that a `Message` made by `from_openai` has text that is Unicode, a role that exists and arguments that are an
+object; what does not is a `BadInput` naming the place ("messages[2].content ..."). Knows no tokens and no template.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from phi4mini.errors import BadInput
+
+ROLES = ("system", "user", "assistant", "tool", "tool_response")
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """The assistant asks for `name` to be run with `arguments`; `id` is what the result answers to."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+    def to_openai(self) -> dict[str, Any]:
+        """As in `tool_calls` of OpenAI's API: arguments as a JSON string."""
+        arguments = json.dumps(self.arguments, ensure_ascii=False)
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `tools` is HF's way to give Phi tools: a JSON text on the system message."""
+
+    role: str
+    content: str
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    tools: str | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the assistant said: text, calls, and, when an engine made it, why it ended and what it cost."""
+
+    content: str
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    finish_reason: str | None = None  # "stop", "length" or "tool_calls"
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    ids: list[int] | None = None
+    logprobs: list[Any] | None = None
+
+    def to_message(self) -> Message:
+        """The reply as a turn of the conversation."""
+        return Message("assistant", self.content, tool_calls=tuple(self.tool_calls))
+
+
+def messages_from(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
+    """Messages given as `Message` or as OpenAI dicts, checked. Raises BadInput naming the place."""
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+        raise BadInput(f"messages must be a list of messages, got {type(messages).__name__}")
+    return [
+        _checked(message, f"messages[{i}]") if isinstance(message, Message) else from_openai(message, f"messages[{i}]")
+        for i, message in enumerate(messages)
+    ]
+
+
+def from_openai(message: Any, where: str = "message") -> Message:
+    """One message of OpenAI's chat API; "developer" is "system", text parts are joined. Raises BadInput."""
+    if not isinstance(message, Mapping):
+        raise BadInput(f"{where} must be an object, got {type(message).__name__}")
+    role = message.get("role")
+    calls = message.get("tool_calls")
+    if calls is not None and not isinstance(calls, (list, tuple)):
+        raise BadInput(f"{where}.tool_calls must be a list")
+    made = Message(
+        role="system" if role == "developer" else role,  # type: ignore[arg-type]  # checked below
+        content=_content(message.get("content"), where, may_be_null=bool(calls)),
+        name=message.get("name"),
+        tool_calls=tuple(_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls or ())),
+        tool_call_id=message.get("tool_call_id"),
+        tools=message.get("tools"),
+    )
+    return _checked(made, where)
+
+
+def _checked(message: Message, where: str) -> Message:
+    if message.role not in ROLES:
+        raise BadInput(f"{where}.role is {message.role!r}; known roles: {', '.join(ROLES)}, developer")
+    for key in ("content", "name", "tool_call_id", "tools"):
+        value = getattr(message, key)
+        if value is None and key != "content":
+            continue
+        if not isinstance(value, str):
+            raise BadInput(f"{where}.{key} must be a string, got {type(value).__name__}")
+        _check_unicode(value, f"{where}.{key}")
+    if message.tool_calls and message.role != "assistant":
+        raise BadInput(f"{where}.tool_calls: only the assistant calls tools, this is role {message.role!r}")
+    if message.tools is not None and message.role != "system":
+        raise BadInput(f"{where}.tools: only a system message carries tools, this is role {message.role!r}")
+    return message
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise BadInput(f"{where} is not Unicode: lone surrogate U+{code:04X} at character {error.start}") from None
+
+
+def _content(content: Any, where: str, may_be_null: bool) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None:
+        if may_be_null:
+            return ""
+        raise BadInput(f"{where}.content is missing or null; only an assistant turn with tool_calls may leave it out")
+    if not isinstance(content, (list, tuple)):
+        raise BadInput(f"{where}.content must be a string or a list of text parts, got {type(content).__name__}")
+    return "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+
+
+def _part(part: Any, where: str) -> str:
+    if not isinstance(part, Mapping):
+        raise BadInput(f"{where} must be an object with type and text, got {type(part).__name__}")
+    if part.get("type") != "text":
+        raise BadInput(f"{where} is of type {part.get('type')!r}; this model reads text only")
+    if not isinstance(part.get("text"), str):
+        raise BadInput(f"{where}.text must be a string")
+    return str(part["text"])
+
+
+def _call(call: Any, where: str) -> ToolCall:
+    if isinstance(call, ToolCall):
+        return call
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise BadInput(f"{where} needs function.name and function.arguments")
+    id = call.get("id")
+    if id is not None and not isinstance(id, str):
+        raise BadInput(f"{where}.id must be a string")
+    return ToolCall(id or "", function["name"], _arguments(function.get("arguments"), f"{where}.function.arguments"))
+
+
+def _arguments(arguments: Any, where: str) -> dict[str, Any]:
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments) if arguments.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{where} is not JSON: {error}") from None
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, Mapping):
+        raise BadInput(f"{where} must be a JSON object, got {type(arguments).__name__}")
+    return dict(arguments)

@@ -1,0 +1,161 @@
+"""One call as JSON, read character by character: name, arguments as they grow, and whether it is a call at all.
+
+Promises that nesting, strings and escapes are followed exactly (a `]` or `}` inside a string ends nothing), that the
+argument text handed out, joined, is valid JSON once the object is complete, and that what is not a call is known as
+early as its first wrong key. Raw line breaks inside strings, which models do write, are passed on escaped.
+Knows nothing of lists, tags or tools (`calls.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_MOST_NESTED = 64  # brackets within brackets; more is no argument list but an attack on the parser
+_KEYS = frozenset({"name", "arguments", "id", "type", "function"})  # any other key before the arguments: not a call
+_CLOSER = {"{": "}", "[": "]"}
+
+
+class NotACall(Exception):
+    """The text so far cannot become a call."""
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _loads(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # an escaped lone surrogate is no text
+    except (ValueError, RecursionError) as error:
+        raise NotACall(str(error)) from None
+    return value
+
+
+class CallScanner:
+    """Feed the characters from `{` on; `done` after the closing `}`. `feed` raises NotACall."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.done = False
+        self.arguments: dict[str, Any] | None = None  # set when done
+        self._clean: list[str] = []  # all text so far, control characters in strings escaped
+        self._open: list[str] = []  # closers that are due
+        self._in_string = False
+        self._escaped = False
+        self._keys: set[str] = set()
+        self._key: str | None = None  # the top-level key whose value is being read; None: reading a key
+        self._from = 0  # where in `_clean` the present key or value begins
+        self._first = ""  # first character of the present value
+        self._live: list[str] = []  # argument text not yet taken
+        self._any_live = False
+
+    @property
+    def started(self) -> bool:
+        """It is a call by all signs: name known and arguments begun (or complete)."""
+        return self.name is not None and (self._any_live or self.done)
+
+    def take(self) -> str:
+        """Argument text since the last `take`; only meaningful once `started`."""
+        text = "".join(self._live)
+        self._live.clear()
+        return text
+
+    def feed(self, char: str) -> None:
+        """One more character. Raises NotACall."""
+        if self._in_string:
+            self._clean.append(json.dumps(char)[1:-1] if char < " " else char)
+            self._inside_string(char)
+        else:
+            self._clean.append(char)
+            self._outside_string(char)
+        if self._key == "arguments" and len(self._open) >= 2 and self._first == "{":
+            self._live.append(self._clean[-1])
+            self._any_live = True
+
+    def _inside_string(self, char: str) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif char == "\\":
+            self._escaped = True
+        elif char == '"':
+            self._in_string = False
+
+    def _outside_string(self, char: str) -> None:
+        top = len(self._open) == 1
+        if self._key is not None and not self._first and not char.isspace():
+            self._first = char
+        if char == '"':
+            self._in_string = True
+        elif char in _CLOSER:
+            self._push(char)
+        elif char in "}]":
+            self._pop(char)
+        elif char == ":" and top and self._key is None:
+            self._end_key()
+        elif char == "," and top:
+            self._end_value()
+        elif top and self._key is None and not char.isspace():
+            raise NotACall("a key must be a string")
+
+    def _push(self, char: str) -> None:
+        if len(self._open) == 1 and self._key is None:
+            raise NotACall("a key must be a string")
+        if len(self._open) == _MOST_NESTED:
+            raise NotACall(f"more than {_MOST_NESTED} brackets deep")
+        self._open.append(_CLOSER[char])
+        if len(self._open) == 1:
+            self._from = len(self._clean)
+
+    def _pop(self, char: str) -> None:
+        if self._open.pop() != char:
+            raise NotACall("brackets do not match")
+        if self._open:
+            if self._key == "arguments" and len(self._open) == 1 and self._any_live:
+                self._live.append(char)  # the last bracket of the arguments; the rule in `feed` no longer sees it
+            return
+        if self._key is not None:
+            self._end_value(at_end=True)
+        self._finish()
+
+    def _part(self) -> str:
+        return "".join(self._clean[self._from : -1]).strip()
+
+    def _end_key(self) -> None:
+        key = _loads(self._part())
+        if key in self._keys or (key not in _KEYS and "arguments" not in self._keys):
+            raise NotACall(f"key {key!r}")
+        self._keys.add(key)
+        self._key, self._from, self._first = key, len(self._clean), ""
+
+    def _end_value(self, at_end: bool = False) -> None:
+        if self._key is None:
+            raise NotACall("a comma without a value")
+        value = self._part()
+        if self._key == "name":
+            name = _loads(value)
+            if not isinstance(name, str) or not name:
+                raise NotACall("the name must be a string")
+            self.name = name
+        self._key, self._from = None, len(self._clean)
+
+    def _finish(self) -> None:
+        call = _loads("".join(self._clean))
+        call = call["function"] if isinstance(call.get("function"), dict) else call
+        if not isinstance(call.get("name"), str) or not call["name"]:
+            raise NotACall("no name")
+        self.name, self.arguments, self.done = call["name"], _object(call.get("arguments")), True
+        if not self._any_live:
+            self._live.append(json.dumps(self.arguments, ensure_ascii=False))
+
+
+def _object(arguments: Any) -> dict[str, Any]:
+    """Arguments as an object: given as one, as a JSON string of one, or left out."""
+    if isinstance(arguments, str):
+        arguments = _loads(arguments) if arguments.strip() else {}
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, dict):
+        raise NotACall("the arguments must be an object")
+    return arguments

@@ -1,0 +1,73 @@
+"""Tools as functions: read from OpenAI's form, written as JSON, and calls checked against them.
+
+Promises that what goes into a prompt is a list of bare function objects, each with a name of its own. `check_call`
+names unknown functions and missing arguments; it does not validate values against the schema (a grammar does that).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phi4mini.chat.messages import ToolCall
+from phi4mini.errors import BadInput
+
+
+def functions_of(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """The bare function objects of `[{"type": "function", "function": {...}}]` or of a list of such objects.
+
+    `strict` is left out: it is a wish to the server, not for the model. Raises BadInput naming the place.
+    """
+    if tools is None:
+        return []
+    if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):
+        raise BadInput(f"tools must be a list of functions, got {type(tools).__name__}")
+    functions = [_function(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
+    names = [function["name"] for function in functions]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput(f"tools: the function {twice!r} is given twice")
+    return functions
+
+
+def _function(tool: Any, where: str) -> dict[str, Any]:
+    if not isinstance(tool, Mapping):
+        raise BadInput(f"{where} must be an object, got {type(tool).__name__}")
+    if tool.get("type", "function") != "function":
+        raise BadInput(f"{where}.type is {tool['type']!r}; only functions can be called")
+    function = tool.get("function", tool)
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise BadInput(f"{where}.function.name must be a non-empty string")
+    if not isinstance(function.get("parameters", {}), (Mapping, type(None))):
+        raise BadInput(f"{where}.function.parameters must be an object")
+    return {key: value for key, value in function.items() if key not in ("strict", "type")}
+
+
+def to_json(value: Any) -> str:
+    """JSON as the model card writes it: ", " and ": " between parts, characters as they are.
+
+    Raises BadInput for what is not JSON.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"a tool or a call cannot be written as JSON: {str(error)[:200]}") from None
+    return text
+
+
+def calls_to_json(calls: Sequence[ToolCall]) -> list[str]:
+    """Each call in the model's own form, `{"name": ..., "arguments": {...}}`."""
+    return [to_json({"name": call.name, "arguments": call.arguments}) for call in calls]
+
+
+def check_call(call: ToolCall, tools: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with a call, in one line, or None: an unknown function, or a required argument left out."""
+    functions = {function["name"]: function for function in functions_of(tools)}
+    if call.name not in functions:
+        return f"the model called {call.name!r}, which is not among the tools ({', '.join(functions) or 'none'})"
+    required = (functions[call.name].get("parameters") or {}).get("required")
+    names = required if isinstance(required, list) else []
+    missing = [name for name in names if isinstance(name, str) and name not in call.arguments]
+    return f"the call of {call.name!r} lacks the required argument {missing[0]!r}" if missing else None

@@ -1,0 +1,67 @@
+"""A tokenizer as bytes: the blob inside our model file, and HF's tokenizer.json.
+
+Promises that `from_bytes(to_bytes(t))` encodes and decodes as `t`; that Phi-4-mini's blob names the shipped vocabulary
+by sha256 and holds only the tokens added to it; that a blob made with another vocabulary is refused. Knows no text.
+"""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+
+from phi4mini.errors import BadCheckpoint
+from phi4mini.files import atomic_write
+from phi4mini.tokenizer import phi4, ranks, sources
+from phi4mini.tokenizer.added import AddedToken
+from phi4mini.tokenizer.tokenizer import Tokenizer
+
+_VERSION = 1
+
+
+def to_bytes(tokenizer: Tokenizer) -> bytes:
+    """See `Tokenizer.to_bytes`."""
+    head: dict[str, Any] = {"version": _VERSION, "rows": tokenizer.vocab_size}
+    if tokenizer.is_phi4:
+        extra = [token.to_json() for token in phi4.extra(tokenizer.added_tokens)]
+        return json.dumps({**head, "kind": "phi4_mini", "ranks_sha256": ranks.SHA256, "added": extra}).encode()
+    ids = {"bos_id": tokenizer.bos_id, "eos_ids": list(tokenizer.eos_ids), "pad_id": tokenizer.pad_id}
+    return json.dumps({**head, "kind": "json", **ids, "tokenizer": json.loads(to_json(tokenizer))}).encode()
+
+
+def from_bytes(data: bytes) -> Tokenizer:
+    """See `Tokenizer.from_bytes`."""
+    try:
+        tree = json.loads(data)
+        kind, version, rows = tree["kind"], tree["version"], tree["rows"]
+        if version != _VERSION:
+            raise BadCheckpoint(f"the stored tokenizer has version {version}, this program reads {_VERSION}")
+        return _from_phi4(tree, rows) if kind == "phi4_mini" else _from_tree(tree, rows)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadCheckpoint(f"the stored tokenizer is damaged: {type(error).__name__} {str(error)[:100]}") from None
+
+
+def _from_phi4(tree: dict[str, Any], rows: int) -> Tokenizer:
+    if tree["ranks_sha256"] != ranks.SHA256:
+        raise BadCheckpoint("the stored tokenizer was made with another o200k_base vocabulary than the shipped one")
+    return sources.phi4_mini([AddedToken.from_json(item) for item in tree["added"]], rows)
+
+
+def _from_tree(tree: dict[str, Any], rows: int) -> Tokenizer:
+    made = sources.from_json(tree["tokenizer"], None, rows)
+    made.bos_id, made.eos_ids, made.pad_id = tree["bos_id"], tuple(tree["eos_ids"]), tree["pad_id"]
+    return made
+
+
+def to_json(tokenizer: Tokenizer) -> str:
+    """The tokenizer.json text that HF `tokenizers` reads."""
+    backend: Backend = tokenizer.parsing_backend
+    return backend.to_str()
+
+
+def save_json(tokenizer: Tokenizer, path: str | PathLike[str]) -> None:
+    """See `Tokenizer.save_json`."""
+    with atomic_write(path) as file:
+        file.write(to_json(tokenizer).encode("utf-8"))

@@ -1,0 +1,317 @@
+"""The tokenizer: text to ids and ids to text, equal to HF `tokenizers` on every string.
+
+Promises: plain text never yields a control id, whatever it spells; `encode(text, parse_special=True)` is HF's answer,
+the `rstrip` rule included; `decode` equals HF's and equals the streamed pieces joined; new tokens take the free rows of
+the embedding, never more than the model has. What cannot be encoded is a `BadInput` that names the place.
+It does not know conversations, roles or templates (that is `phi4mini.chat`), nor how a vocabulary is read
+(`sources.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+from tokenizers import Encoding
+from tokenizers import Tokenizer as Backend
+
+from phi4mini.errors import BadCheckpoint, BadInput
+from phi4mini.tokenizer.added import MOST_ROWS, AddedToken
+from phi4mini.tokenizer.bytelevel import to_bytes as bytes_of_token
+from phi4mini.tokenizer.core import Core
+from phi4mini.tokenizer.stream import ByteStream, PieceStream, TextStream
+
+# Unicode's White_Space, which is what `\s` means in HF's rstrip rule. str.lstrip() would also take U+001C to U+001F.
+WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+
+_SPACE_MARK = "\u2581"  # SentencePiece's visible space
+
+
+class _Table(dict[int, Any]):
+    """Id to bytes or piece, filled on first use; a free row is empty, an id beyond the rows is a BadInput."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __missing__(self, id: int) -> Any:
+        self[id] = value = self._tokenizer._look_up(id)
+        return value
+
+
+@contextmanager
+def _unicode(text: str) -> Iterator[None]:
+    """HF's TypeError for what it cannot take, as a BadInput that says what and where."""
+    try:
+        yield
+    except TypeError:
+        if not isinstance(text, str):
+            raise BadInput(f"text to encode must be str, got {type(text).__name__}") from None
+        at = next((i for i, char in enumerate(text) if "\ud800" <= char <= "\udfff"), None)
+        if at is None:
+            raise
+        code = ord(text[at])
+        raise BadInput(f"the text is not Unicode: lone surrogate U+{code:04X} at character {at}") from None
+
+
+class Tokenizer:
+    """Made by `phi4_mini`, `from_json`, `from_bpe` or `from_bytes`."""
+
+    def __init__(
+        self,
+        core: Core,
+        added: Sequence[AddedToken],
+        *,
+        rows: int,
+        bos_id: int | None = None,
+        eos_ids: Sequence[int] = (),
+        pad_id: int | None = None,
+        byte_level: bool = True,
+        is_phi4: bool = False,
+    ) -> None:
+        """`core`: the vocabulary without added tokens; `rows`: rows of the model's embedding, the limit of all ids."""
+        self._core = core
+        self._added = tuple(added)
+        self._byte_level = byte_level
+        self.is_phi4 = is_phi4
+        self.vocab_size = rows
+        self.bos_id = bos_id
+        self.eos_ids = tuple(eos_ids)
+        self.pad_id = pad_id
+        self._check_ids()
+
+    # ---- where one comes from
+
+    @classmethod
+    def phi4_mini(cls) -> Tokenizer:
+        """Phi-4-mini's own, from the vocabulary shipped inside the package; needs no file and no network."""
+        from phi4mini.tokenizer import sources
+
+        return sources.phi4_mini()
+
+    @classmethod
+    def from_json(
+        cls, data: bytes | str | dict[str, Any], config: dict[str, Any] | None = None, rows: int | None = None
+    ) -> Tokenizer:
+        """From a checkpoint's tokenizer.json and, when there is one, its tokenizer_config.json (flags, bos, eos, pad).
+
+        `rows`: the model's vocab_size, default as many as there are tokens. Raises BadCheckpoint.
+        """
+        from phi4mini.tokenizer import sources
+
+        return sources.from_json(data, config, rows)
+
+    @classmethod
+    def from_bpe(
+        cls,
+        tokens: Sequence[str],
+        merges: Sequence[str],
+        token_types: Sequence[int] | None = None,
+        *,
+        pre: str,
+        bos_id: int | None = None,
+        eos_ids: Sequence[int] = (),
+        pad_id: int | None = None,
+        rows: int | None = None,
+    ) -> Tokenizer:
+        """From a GGUF vocabulary: tokens by id, merges as "left right", types 3 (control) and 4 (user-defined) added.
+
+        `pre` names the split. Raises BadCheckpoint when it is unknown or the lists contradict each other.
+        """
+        from phi4mini.tokenizer import sources
+
+        return sources.from_bpe(
+            tokens, merges, token_types, pre=pre, bos_id=bos_id, eos_ids=eos_ids, pad_id=pad_id, rows=rows
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Tokenizer:
+        """From what `to_bytes` gave. Raises BadCheckpoint."""
+        from phi4mini.tokenizer import storage
+
+        return storage.from_bytes(data)
+
+    def to_bytes(self) -> bytes:
+        """One self-contained blob for a model file; tiny for Phi-4-mini, whose vocabulary is in the package."""
+        from phi4mini.tokenizer import storage
+
+        return storage.to_bytes(self)
+
+    def save_json(self, path: str | PathLike[str]) -> None:
+        """Write a tokenizer.json that HF `tokenizers` reads, atomically."""
+        from phi4mini.tokenizer import storage
+
+        storage.save_json(self, path)
+
+    # ---- text to ids
+
+    def encode(self, text: str, parse_special: bool = False) -> list[int]:
+        """Ids of `text`; no BOS or EOS is added. `parse_special=True`: control tokens spelled in it become their ids.
+
+        Raises BadInput for a lone surrogate.
+        """
+        if parse_special:
+            return self._parse(text).ids
+        with _unicode(text):
+            return self._without_control(self._core.encode(text))
+
+    def encode_spans(self, text: str) -> tuple[list[int], list[int]]:
+        """As `encode(text, parse_special=True)`, and for every id the index of its first character in `text`."""
+        encoding = self._parse(text)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
+    def _parse(self, text: str) -> Encoding:
+        with _unicode(text):
+            return self.parsing_backend.encode(text, add_special_tokens=False)
+
+    def _without_control(self, ids: list[int]) -> list[int]:
+        """A vocabulary whose merges can spell a control token is made to spell it in parts."""
+        if self.control_ids.isdisjoint(ids):
+            return ids
+        return [part for id in ids for part in (self._in_parts(id) if id in self.control_ids else (id,))]
+
+    def _in_parts(self, id: int) -> list[int]:
+        token, model = self._core.id_to_token(id) or "", self._core.backend.model
+        if len(token) < 2:
+            raise BadInput(f"the text spells the control token {token!r}, which this vocabulary cannot write otherwise")
+        halves = [model.tokenize(token[:1]), model.tokenize(token[1:])]
+        return self._without_control([part.id for half in halves for part in half])
+
+    # ---- ids to text
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
+        """Text of `ids`, broken UTF-8 as U+FFFD, free rows as nothing. `skip_special_tokens` leaves out special ones.
+
+        As in HF, Phi's five tool tokens are not special and stay. Raises BadInput for an id beyond the vocabulary.
+        """
+        kept = [id for id in ids if id not in self._special_ids] if skip_special_tokens else ids
+        if self._byte_level:
+            return b"".join(map(self._table.__getitem__, kept)).decode("utf-8", "replace")
+        stream = self.stream()
+        return "".join(map(stream.push, kept)) + stream.flush()
+
+    def stream(self) -> TextStream:
+        """A new streaming decoder."""
+        lookup = self._table.__getitem__
+        return ByteStream(lookup) if self._byte_level else PieceStream(lookup)
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes this id stands for inside a text; empty for a free row."""
+        value = self._table[id]
+        return value if isinstance(value, bytes) else value.encode("utf-8")
+
+    def token_text(self, id: int) -> str:
+        """The id as text by itself; bytes that are not whole characters as U+FFFD."""
+        return self.token_bytes(id).decode("utf-8", "replace")
+
+    def _look_up(self, id: int) -> bytes | str:
+        if not 0 <= id < self.vocab_size:
+            raise BadInput(f"token id {id} is outside the vocabulary (0 to {self.vocab_size - 1})")
+        added = self._added_by_id.get(id)
+        token = added.content if added else self._core.id_to_token(id) or ""
+        if self._byte_level:
+            return token.encode("utf-8") if added else bytes_of_token(token)
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)])
+        return token.replace(_SPACE_MARK, " ")
+
+    # ---- names and ids
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all added tokens, the tool tokens among them: what plain text can never become."""
+        return frozenset(token.id for token in self._added)
+
+    @property
+    def added_tokens(self) -> tuple[AddedToken, ...]:
+        """All added tokens with their flags."""
+        return self._added
+
+    def id_of(self, token: str) -> int | None:
+        """Id of a token given as in the vocabulary, None when there is none."""
+        added = self._added_by_content.get(token)
+        found = added.id if added else self._core.token_to_id(token)
+        return found if found is None or found < self.vocab_size else None
+
+    def added_token(self, token: str) -> AddedToken | None:
+        """The added token with this text."""
+        return self._added_by_content.get(token)
+
+    def __len__(self) -> int:
+        """Number of ids up to the last one that has a token; the next free row."""
+        return max([self._core.size() - 1, *self.control_ids]) + 1
+
+    def add_tokens(self, tokens: Sequence[str], special: bool = False) -> list[int]:
+        """Give each new token the next free row and return the ids; a token that exists keeps its id.
+
+        All or none: raises BadInput when the rows do not suffice, or for an empty or blank token.
+        """
+        if isinstance(tokens, str):
+            raise BadInput("add_tokens takes a list of tokens, not one string")
+        bad = [token for token in tokens if not isinstance(token, str) or not token.strip()]
+        if bad:
+            raise BadInput(f"cannot add the token {bad[0]!r}: it must be text with something to see")
+        new = [token for token in dict.fromkeys(tokens) if self.id_of(token) is None]
+        hidden = [token for token in dict.fromkeys(tokens) if self._is_out_of_reach(token)]
+        first, free = len(self), self.vocab_size - len(self)
+        if len(new) > free:
+            raise BadInput(
+                f"no free row for the token {new[free]!r}: the model has {self.vocab_size} rows, {len(self)} are taken"
+            )
+        named = [(self.id_of(token), token) for token in hidden] + list(enumerate(new, first))
+        self._extend([AddedToken(id, token, special=special) for id, token in named if id is not None])
+        return [id for token in tokens if (id := self.id_of(token)) is not None]
+
+    def _is_out_of_reach(self, token: str) -> bool:
+        """In the vocabulary, but neither an added token nor what its text encodes to (Phi's placeholders)."""
+        id = self.id_of(token)
+        return id is not None and id not in self.control_ids and self.encode(token) != [id]
+
+    def _extend(self, tokens: Sequence[AddedToken]) -> None:
+        self._added += tuple(tokens)
+        for name in ("parsing_backend", "_table", "_special_ids", "_added_by_id", "_added_by_content", "control_ids"):
+            self.__dict__.pop(name, None)
+        self._check_ids()
+
+    def _check_ids(self) -> None:
+        if type(self.vocab_size) is not int or not 0 < self.vocab_size <= MOST_ROWS:
+            raise BadCheckpoint(f"a tokenizer for {self.vocab_size!r} rows is not possible")
+        if len(self) > self.vocab_size:
+            raise BadCheckpoint(f"the tokenizer has {len(self)} ids but the model only {self.vocab_size} rows")
+
+    # ---- derived, made on first use
+
+    @cached_property
+    def parsing_backend(self) -> Backend:
+        """HF's tokenizer with the added tokens; it shares the vocabulary with the plain one."""
+        plain = self._core.backend
+        made = Backend(plain.model)
+        for part in ("normalizer", "pre_tokenizer", "decoder"):
+            if getattr(plain, part) is not None:
+                setattr(made, part, getattr(plain, part))
+        for token in sorted(self._added, key=lambda token: token.id):
+            made.add_tokens([token.to_backend()])
+            if made.token_to_id(token.content) != token.id:
+                raise BadCheckpoint(
+                    f"the added token {token.content!r} has id {token.id}, "
+                    f"its place in the vocabulary is {made.token_to_id(token.content)}"
+                )
+        return made
+
+    @cached_property
+    def _table(self) -> _Table:
+        return _Table(self)
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(token.id for token in self._added if token.special)
+
+    @cached_property
+    def _added_by_id(self) -> dict[int, AddedToken]:
+        return {token.id: token for token in self._added}
+
+    @cached_property
+    def _added_by_content(self) -> dict[str, AddedToken]:
+        return {token.content: token for token in self._added}

@@ -1,0 +1,146 @@
+"""Vocabularies from outside: tokenizer.json, GGUF lists, and the lies they may hold."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tokenizers
+
+from phi4mini.errors import BadCheckpoint
+from phi4mini.tokenizer import Tokenizer, phi4, ranks
+from phi4mini.tokenizer.bytelevel import CHARS
+from tests.tokenizer.vocabularies import CHATML, MERGES, small
+
+TEXTS = ["hello world", "12345 a1b22", "It's\n\n  x", "naïve 你好 🌍", "<|im_end|> hello", ""]
+
+
+def hf_smollm(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """SmolLM2's own pipeline over the same vocabulary."""
+    made = tokenizers.Tokenizer.from_str(tokenizer.parsing_backend.to_str())
+    parts = tokenizers.pre_tokenizers
+    made.pre_tokenizer = parts.Sequence([parts.Digits(individual_digits=True), parts.ByteLevel(add_prefix_space=False)])
+    return made
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_smollm_split_is_hf(text):
+    ours = small("smollm")
+    assert ours.encode(text, parse_special=True) == hf_smollm(ours).encode(text).ids
+    assert ours.decode(ours.encode(text)) == text
+
+
+@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "gpt-4o", "llama-bpe"])
+def test_every_known_split_round_trips(pre):
+    ours = small(pre)
+    for text in TEXTS:
+        assert ours.decode(ours.encode(text)) == text
+        assert ours.control_ids.isdisjoint(ours.encode(text))
+
+
+def test_unknown_split_is_named():
+    with pytest.raises(BadCheckpoint, match="'deepseek-llm' is not supported"):
+        small("deepseek-llm")
+
+
+def test_token_types():
+    tokens = [*CHARS, "<c>", "<u>", "[PAD]"]
+    ours = Tokenizer.from_bpe(
+        tokens, [], [1] * 256 + [3, 4, 5], pre="gpt-2", bos_id=256, eos_ids=[257], pad_id=258, rows=300
+    )
+    assert ours.control_ids == {256, 257}
+    assert ours.decode([256, 257], skip_special_tokens=True) == "<u>"
+    assert (ours.bos_id, ours.eos_ids, ours.pad_id, ours.vocab_size) == (256, (257,), 258, 300)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "merges", "types", "told"),
+    [
+        ([*CHARS, "a"], [], None, "257 tokens, only 256 of them different"),
+        ([*CHARS], ["a b c"], None, "not two tokens: 'a b c'"),
+        ([*CHARS], ["ab"], None, "not two tokens: 'ab'"),
+        ([*CHARS], ["a b"], None, "do not fit its tokens"),
+        ([*CHARS], [], [1], "256 tokens but 1 token types"),
+    ],
+)
+def test_lying_gguf_lists(tokens, merges, types, told):
+    with pytest.raises(BadCheckpoint, match=told):
+        Tokenizer.from_bpe(tokens, merges, types, pre="gpt-2")
+
+
+def phi_lists() -> tuple[list[str], list[str], list[int]]:
+    vocabulary, merges = ranks.vocabulary_and_merges()
+    names = vocabulary | phi4.PLACEHOLDERS | {token.content: token.id for token in phi4.ADDED}
+    tokens = sorted(names, key=names.__getitem__) + ["<|mine|>"] + [f"[PAD{i}]" for i in range(200030, 200064)]
+    types = [1] * 199999 + [3] + [1] * 18 + [3] * 12 + [5] * 34
+    return tokens, [f"{left} {right}" for left, right in merges], types
+
+
+def test_phi_in_a_gguf_is_the_shipped_one():
+    tokens, merges, types = phi_lists()
+    ours = Tokenizer.from_bpe(tokens, merges, types, pre="gpt-4o")
+    assert ours.is_phi4 and ours.encode("<|user|> \n Hi<|mine|>", parse_special=True) == [200021, 12194, 200029]
+    assert len(ours.to_bytes()) < 1000
+
+
+def test_phi_tokenizer_json_is_the_shipped_one(phi, tmp_path, config):
+    phi.add_tokens(["<|mine|>"])
+    phi.save_json(tmp_path / "tokenizer.json")
+    tree = json.loads((tmp_path / "tokenizer.json").read_text())
+    again = Tokenizer.from_json(tree, config)
+    assert again.is_phi4 and again.added_tokens == phi.added_tokens
+    tree["model"]["vocab"]["a"] = 65  # a lie about one id is enough to leave the shipped one
+    tree["model"]["vocab"]["b"] = 64
+    other = Tokenizer.from_json(tree, config)
+    assert not other.is_phi4 and other.encode("b") == [64] and other.encode("a") == [65]
+    assert other.eos_ids == (199999,) and other.encode("<|user|>  a", parse_special=True) == [200021, 65]
+
+
+def test_flags_of_the_config_win():
+    tree = json.loads(small().parsing_backend.to_str())
+    id = next(entry["id"] for entry in tree["added_tokens"] if entry["content"] == "<|im_end|>")
+    config = {"added_tokens_decoder": {str(id): {"content": "<|im_end|>", "rstrip": True, "special": False}}}
+    ours = Tokenizer.from_json(tree, config)
+    assert ours.encode("<|im_end|>  a", parse_special=True) == [id, ord("a")]
+    assert ours.decode([id], skip_special_tokens=True) == "<|im_end|>"
+
+
+def test_template_processing_adds_nothing():
+    backend = tokenizers.Tokenizer.from_str(small().parsing_backend.to_str())
+    bos = backend.token_to_id("<|im_start|>")
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)]
+    )
+    assert Tokenizer.from_json(backend.to_str()).encode("hello", parse_special=True) == small().encode("hello")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": {"type": "WordPiece", "vocab": {}}}, "model type 'WordPiece' is not supported"),
+        ({"model": 5}, "has no model"),
+        ({"model": {"type": "BPE", "vocab": 3, "merges": []}}, "cannot be used"),
+        ({"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}, "is not supported, only ByteLevel"),
+        ({"added_tokens": [{"content": "x"}]}, "integer id"),
+        ({"added_tokens": 7}, "must be a list"),
+        ({"added_tokens": [{"id": 9999, "content": "<x>"}]}, "its place in the vocabulary is 264"),
+    ],
+)
+def test_lying_tokenizer_json(change, told):
+    tree = json.loads(small().parsing_backend.to_str()) | change
+    with pytest.raises(BadCheckpoint, match=told):
+        Tokenizer.from_json(tree).encode("x", parse_special=True)
+
+
+def test_not_json_and_more_ids_than_rows():
+    with pytest.raises(BadCheckpoint, match="not JSON"):
+        Tokenizer.from_json(b"{")
+    with pytest.raises(BadCheckpoint, match="264 ids but the model only 200 rows"):
+        Tokenizer.from_json(small().parsing_backend.to_str(), rows=200)
+    with pytest.raises(BadCheckpoint, match="must map ids to tokens"):
+        Tokenizer.from_json(small().parsing_backend.to_str(), {"added_tokens_decoder": {"x": {}}})
+
+
+def test_small_is_what_the_other_tests_think():
+    assert small().encode("hello") == [256 + MERGES.index("hell o")]
+    assert [small().id_of(token) for token in CHATML] == [261, 262, 263]
