@@ -1,0 +1,64 @@
+"""A checkpoint -> our store, streamed: each matrix is read, packed and written a few strips at a time.
+
+Promises: memory stays at a few chunks, whatever the size of the model; what the recipe lets be carried exactly is; a
+matrix that could not be is said so. It does not know where checkpoints come from (`resolve.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from phi4mini.errors import BadCheckpoint
+from phi4mini.weights.checkpoint import Checkpoint
+from phi4mini.weights.names import MATRICES, kind
+from phi4mini.weights.quantize import pack, plan, recipe
+from phi4mini.weights.writer import Contents, Progress, write_store
+
+_log = logging.getLogger(__name__)
+
+
+def convert(
+    checkpoint: Checkpoint,
+    quant: str,
+    path: Path,
+    fingerprint: str = "",
+    progress: Progress | None = None,
+    name: str | None = None,
+) -> None:
+    """Write `checkpoint` to the store `path` by the recipe named `quant`; it keeps the source's name, fingerprint."""
+    contents = contents_of(checkpoint, quant, {"name": name or checkpoint.where, "fingerprint": fingerprint})
+
+    def array(name: str) -> Iterable[np.ndarray]:
+        rows = checkpoint.arrays[name]
+        if name in contents.formats:
+            return pack(f"{checkpoint.where}: {name}", rows, contents.formats[name])
+        vector = rows.values(0, 1).reshape(-1)
+        if not np.isfinite(vector).all():
+            raise BadCheckpoint(f"{checkpoint.where}: {name} holds NaN or infinity")
+        return [np.ascontiguousarray(vector).view(np.uint8)]
+
+    write_store(path, contents, array, progress)
+
+
+def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -> Contents:
+    """What the store will hold, the format of every matrix decided."""
+    chosen = recipe(quant)
+    config = checkpoint.config
+    formats = {
+        name: plan(name, rows, chosen, config.tie_word_embeddings)
+        for name, rows in checkpoint.arrays.items()
+        if kind(name) in MATRICES
+    }
+    kept = [name for name, format in formats.items() if chosen.keeps_blocks and checkpoint.arrays[name].mixed]
+    if kept:
+        _log.warning(
+            "%s: %s and %d more join tensors of different quantisation and are kept as f32; -q q8 makes them smaller",
+            checkpoint.where,
+            kept[0],
+            len(kept) - 1,
+        )
+    return Contents(config, checkpoint.tokenizer.to_bytes(), checkpoint.chat_format, quant, source, formats)

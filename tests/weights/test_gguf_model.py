@@ -1,0 +1,196 @@
+"""GGUF models: exact values, llama's rows put back in order, LongRoPE's factors, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phi4mini.config import Config
+from phi4mini.errors import BadCheckpoint
+from phi4mini.weights.arrays import Weights
+from phi4mini.weights.convert import convert
+from phi4mini.weights.gguf_model import open_gguf
+from phi4mini.weights.store import open_store
+from tests.weights.twins import config_json, permuted, write_gguf
+
+WIDE = dict(hidden_size=256, intermediate_size=256, num_attention_heads=4, num_key_value_heads=2)
+
+
+def config(family: str = "Llama", **changes) -> Config:
+    return Config.from_json(config_json(family, **(WIDE | changes)))
+
+
+def weights_of(path: Path, quant: str = "q4") -> Weights:
+    out = path.with_suffix(f".{quant}.phi4")
+    convert(open_gguf(path), quant, out)
+    return open_store(out, verify=True).weights
+
+
+def back(rows: np.ndarray, heads: int) -> np.ndarray:
+    """The inverse of `permuted`, found by permuting the row numbers."""
+    order = permuted(np.arange(len(rows)), heads)
+    out = np.empty_like(rows)
+    out[order] = rows
+    return out
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K"])
+def test_llama_of_every_type_keeps_its_exact_values(tmp_path, kind):
+    numbers = config()
+    values = write_gguf(tmp_path / "m.gguf", numbers, default=kind)
+    weights = weights_of(tmp_path / "m.gguf", "f32" if "F" in kind else "q4")
+    for n, layer in enumerate(weights.layers):
+        blk = f"blk.{n}."
+        qkv = [
+            back(values[blk + "attn_q.weight"], numbers.num_heads),
+            back(values[blk + "attn_k.weight"], numbers.num_kv_heads),
+            values[blk + "attn_v.weight"],
+        ]
+        np.testing.assert_array_equal(layer.qkv.dequantize(), np.concatenate(qkv))
+        gate_up = np.concatenate([values[blk + "ffn_gate.weight"], values[blk + "ffn_up.weight"]])
+        np.testing.assert_array_equal(layer.gate_up.dequantize(), gate_up)
+        np.testing.assert_array_equal(layer.down.dequantize(), values[blk + "ffn_down.weight"])
+        np.testing.assert_array_equal(layer.o.dequantize(), values[blk + "attn_output.weight"])
+        np.testing.assert_array_equal(layer.input_norm, values[blk + "attn_norm.weight"])
+        np.testing.assert_array_equal(layer.post_norm, values[blk + "ffn_norm.weight"])
+    np.testing.assert_array_equal(weights.embed.dequantize(), values["token_embd.weight"])
+    np.testing.assert_array_equal(weights.norm, values["output_norm.weight"])
+    assert weights.head is weights.embed
+
+
+def test_phi3_rows_stay_where_they_are(tmp_path):
+    values = write_gguf(tmp_path / "m.gguf", config("Phi3"), default="Q5_K")
+    layer = weights_of(tmp_path / "m.gguf").layers[1]
+    assert layer.qkv.format.name == "q5k"
+    np.testing.assert_array_equal(layer.qkv.dequantize(), values["blk.1.attn_qkv.weight"])
+    np.testing.assert_array_equal(layer.gate_up.dequantize(), values["blk.1.ffn_up.weight"])
+
+
+def test_the_demo_is_carried_over_bit_for_bit(demo_gguf, demo_store):
+    import gguf
+
+    tensors = {t.name: t for t in gguf.GGUFReader(demo_gguf).tensors}
+
+    def values(name: str) -> np.ndarray:
+        return gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type)
+
+    opened = open_store(demo_store("q4"), verify=True)
+    weights = opened.weights
+    assert {entry.format for entry in opened.entries.values()} == {"bytes", "f32", "q4m", "q8"}
+    np.testing.assert_array_equal(weights.embed.dequantize(), values("token_embd.weight"))
+    for n in (0, 29):
+        layer = weights.layers[n]
+        np.testing.assert_array_equal(layer.down.dequantize(), values(f"blk.{n}.ffn_down.weight"))
+        np.testing.assert_array_equal(layer.qkv.dequantize()[:576], back(values(f"blk.{n}.attn_q.weight"), 9))
+        np.testing.assert_array_equal(layer.qkv.dequantize()[576:768], back(values(f"blk.{n}.attn_k.weight"), 3))
+    assert opened.config.eos_token_ids == (2,) and opened.chat_format == "chatml"
+    assert opened.tokenizer.encode("Hello world") == [19556, 905]
+
+
+def test_fused_tensors_of_equal_zero_meet_in_the_wider_format(tmp_path, caplog):
+    values = write_gguf(tmp_path / "m.gguf", config(), {"attn_v": "Q8_0"}, default="Q4_0")
+    layer = weights_of(tmp_path / "m.gguf").layers[0]
+    assert layer.qkv.format.name == "q8" and layer.o.format.name == "q4" and not caplog.records
+    np.testing.assert_array_equal(layer.qkv.dequantize()[-128:], values["blk.0.attn_v.weight"])
+
+
+def test_fused_tensors_that_no_format_carries_become_f32_and_are_named(tmp_path, caplog):
+    values = write_gguf(tmp_path / "m.gguf", config(), {"attn_v": "Q6_K"}, default="Q4_K")
+    layer = weights_of(tmp_path / "m.gguf").layers[0]
+    assert layer.qkv.format.name == "f32" and layer.gate_up.format.name == "q4k"
+    assert "layers.0.qkv and 1 more" in caplog.text and "kept as f32" in caplog.text
+    np.testing.assert_array_equal(layer.qkv.dequantize()[-128:], values["blk.0.attn_v.weight"])
+    np.testing.assert_array_equal(layer.qkv.dequantize()[:256], back(values["blk.0.attn_q.weight"], 4))
+
+
+def test_asking_for_q8_rounds_only_what_q8_cannot_carry(tmp_path):
+    values = write_gguf(tmp_path / "m.gguf", config(), {"ffn_down": "Q4_0", "attn_output": "Q6_K"}, default="Q8_0")
+    layer = weights_of(tmp_path / "m.gguf", "q8").layers[0]
+    assert {m.format.name for m in (layer.qkv, layer.o, layer.gate_up, layer.down)} == {"q8"}
+    np.testing.assert_array_equal(layer.down.dequantize(), values["blk.0.ffn_down.weight"])
+    o = values["blk.0.attn_output.weight"]
+    assert 0 < np.abs(layer.o.dequantize() - o).max() < np.abs(o).max() / 100
+
+
+LONGROPE = {"phi3.rope.scaling.original_context_length": 64}
+
+
+def factors(scale: float, pairs: int = 24) -> list[tuple[str, np.ndarray]]:
+    short, long = np.ones(pairs, np.float32), np.linspace(1, scale, pairs, dtype=np.float32)
+    return [("rope_factors_short.weight", short), ("rope_factors_long.weight", long)]
+
+
+def test_longrope_factors_and_partial_rotation_are_read(tmp_path):
+    numbers = config("Phi3", partial_rotary_factor=0.75)
+    mscale = math.sqrt(1 + math.log(2048 / 64) / math.log(64))
+    metadata = LONGROPE | {"phi3.rope.scaling.attn_factor": mscale, "phi3.attention.sliding_window": 262144}
+    write_gguf(tmp_path / "m.gguf", numbers, metadata=metadata, extra=factors(20.0))
+    found = open_gguf(tmp_path / "m.gguf").config
+    assert (found.rotary_dim, found.original_max_position_embeddings, found.sliding_window) == (48, 64, 262144)
+    assert found.short_factor == (1.0,) * 24 and found.long_factor[-1] == 20.0
+    assert found.attention_factor is None and found.rope_scale == pytest.approx(mscale, rel=1e-12)
+
+
+def test_another_attention_factor_than_the_formula_wins(tmp_path):
+    metadata = LONGROPE | {"phi3.rope.scaling.attn_factor": 1.5}
+    numbers = config("Phi3", partial_rotary_factor=0.75)
+    write_gguf(tmp_path / "m.gguf", numbers, metadata=metadata, extra=factors(20.0))
+    assert open_gguf(tmp_path / "m.gguf").config.rope_scale == 1.5
+
+
+def test_untied_head_is_read(tmp_path):
+    values = write_gguf(tmp_path / "m.gguf", replace(config(), tie_word_embeddings=False), default="Q8_0")
+    weights = weights_of(tmp_path / "m.gguf")
+    np.testing.assert_array_equal(weights.head.dequantize(), values["output.weight"])
+    assert weights.head is not weights.embed
+
+
+def test_stop_ids_come_from_metadata_and_chat_format(tmp_path):
+    write_gguf(tmp_path / "m.gguf", config(), metadata={"tokenizer.ggml.eot_token_id": 318})
+    assert open_gguf(tmp_path / "m.gguf").config.eos_token_ids == (319, 318)
+
+
+REFUSED = {
+    "architecture": dict(metadata={"general.architecture": "gemma"}, told="architecture 'gemma' is not supported"),
+    "rope scaling": dict(metadata={"llama.rope.scaling.type": "linear"}, told="rope_scaling type 'linear'"),
+    "llama 3.1 factors": dict(extra=[("rope_freqs.weight", np.ones(32, np.float32))], told="rope scaling of Llama 3.1"),
+    "split": dict(metadata={"split.count": 3}, told="one of 3 pieces of a split GGUF"),
+    "key missing": dict(metadata={"llama.block_count": None}, told="llama.block_count is missing"),
+    "layers 1e9": dict(metadata={"llama.block_count": 10**9}, told="num_hidden_layers must be a whole number"),
+    "bias": dict(extra=[("blk.0.attn_q.bias", np.ones(4, np.float32))], told=r"unexpected \(blk.0.attn_q.bias\)"),
+    "tensor missing": dict(leave_out=["blk.1.ffn_up.weight"], told=r"1 missing \(blk.1.ffn_up.weight\)"),
+    "embedding missing": dict(leave_out=["token_embd.weight"], told="token_embd.weight is missing"),
+    "sentencepiece": dict(metadata={"tokenizer.ggml.model": "llama"}, told="only gpt2"),
+    "unknown split": dict(metadata={"tokenizer.ggml.pre": "viking"}, told="'viking' is not supported"),
+    "tokens not text": dict(metadata={"tokenizer.ggml.tokens": [1, 2]}, told="tokens is not a list of strings"),
+    "too many tokens": dict(metadata={"tokenizer.ggml.tokens": [str(i) for i in range(400)]}, told="400 tokens"),
+    "stop id beyond": dict(metadata={"tokenizer.ggml.eos_token_id": 320}, told="eos_token_id 320"),
+    "heads text": dict(metadata={"llama.attention.head_count": "many"}, told="num_attention_heads"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_be_computed_wrongly_is_refused_by_name(tmp_path, case):
+    told = REFUSED[case]["told"]
+    write_gguf(tmp_path / "m.gguf", config(), **{k: v for k, v in REFUSED[case].items() if k != "told"})
+    with pytest.raises(BadCheckpoint, match=rf"m\.gguf: .*{told}") as caught:
+        open_gguf(tmp_path / "m.gguf")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_nan_scale_is_named(tmp_path):
+    path = tmp_path / "m.gguf"
+    write_gguf(path, config(), default="Q8_0")
+    from phi4mini.weights.gguf import GgufFile
+
+    tensor = GgufFile(path).tensors["blk.1.ffn_down.weight"]
+    with open(path, "r+b") as file:
+        file.seek(tensor.offset + 34 * 11)
+        file.write(np.float16(np.nan).tobytes())
+    with pytest.raises(BadCheckpoint, match=r"m\.gguf: layers\.1\.down, rows 0 to .*: a scale is NaN"):
+        weights_of(path)
+    assert not path.with_suffix(".q4.phi4").exists()
