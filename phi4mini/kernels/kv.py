@@ -1,0 +1,49 @@
+"""How the KV cache lies in memory: pages of 64 tokens, one region a KV head, in the order in which attention reads it.
+
+Int8: a token's K and V of one head are 8-bit integers under one f32 scale each (max|x| / 127); K is stored plus 128,
+as dot4 wants it.
+
+    K  [4 groups of 16 tokens][dim / 4][16 tokens][4 dims] u8
+    V  [16 groups of 4 tokens][dim / 16][16 dims][4 tokens] s8
+    scale of K [64] f32, scale of V [64] f32
+
+F32:    K  [4 groups of 16 tokens][dim][16 tokens]                 V  [64 tokens][dim]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PAGE = 64  # tokens of a page: one block of the online softmax
+CHUNK = 1024  # tokens after which attention starts a new partial result, on every machine and for any number of threads
+
+
+@dataclass(frozen=True)
+class KVLayout:
+    """Byte offsets inside one head's region of one page of one layer."""
+
+    kind: str  # "int8" or "f32"
+    head_dim: int
+    kv_heads: int
+
+    @property
+    def width(self) -> int:
+        """Bytes of one stored number."""
+        return 1 if self.kind == "int8" else 4
+
+    @property
+    def v_offset(self) -> int:
+        return PAGE * self.head_dim * self.width
+
+    @property
+    def scale_offset(self) -> int:
+        return 2 * self.v_offset
+
+    @property
+    def head_bytes(self) -> int:
+        return self.scale_offset + (2 * PAGE * 4 if self.kind == "int8" else 0)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page in one layer."""
+        return self.head_bytes * self.kv_heads

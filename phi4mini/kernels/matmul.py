@@ -1,0 +1,273 @@
+"""out[m] = residual[m] + W x[m]: one definition, two ways through memory, equal bits.
+
+For each output the sum goes over runs of inputs in ascending order, starting from the residual (or zero):
+
+    I   = sum over a run of q * a                     exact int32; q unsigned, a int8, zero point in the start value
+    acc = fma(float(I), scale_w * scale_a, acc)       a run is what shares one scale_w and one scale_a: 32 inputs, or 16
+    acc = fma(minimum_w, scale_a * sum(a), acc)       formats with a minimum
+
+`rows_few` (1 to 8 rows; decode, a few streams, speculation) streams the weights once and unpacks them in registers:
+bound by memory. `rows_many` (prefill) unpacks a panel of 256 inputs x 64 outputs into L1 and runs a register tile
+over all rows: bound by the dot units. Both leave every output's operations and their order alone, so the number of
+rows never changes a bit.
+
+Upper nibbles stay multiplied by 16 where that is free (`high_factor`); 1/16 goes into the scale, which is exact.
+"""
+
+from __future__ import annotations
+
+from phi4mini.formats import FORMATS, LANES, LINE, Format
+from phi4mini.kernels.lang import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
+
+FEW = 8  # the most rows that rows_few takes
+PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, a third of the smallest L1
+
+
+def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Spec:
+    """The kernel for `rows` rows of activations and a block-format matrix of `strips` strips."""
+    if rows <= FEW:
+        return rows_few(format=format, rows=rows, cols=FORMATS[format].padded(cols), residual=residual)
+    return rows_many(format=format, wide=tile_strips(strips), cols=FORMATS[format].padded(cols), residual=residual)
+
+
+def tile_strips(strips: int) -> int:
+    """Strips of one register tile: as many as divide the matrix evenly, at most four."""
+    return next(n for n in (4, 3, 2, 1) if strips % n == 0)
+
+
+def tile_rows(wide: int) -> int:
+    """Rows of one register tile: 12 integer and 12 float accumulators are what 32 registers hold."""
+    return 12 // wide
+
+
+# few rows ------------------------------------------------------------------------------------------------------------
+
+
+@kernel("weights:ptr q:ptr scale:ptr start:ptr sums:ptr out:ptr strips:int out_stride:int")
+def rows_few(k: Kernel, format: str, rows: int, cols: int, residual: bool) -> None:
+    """Weights streamed once, `rows` accumulators a strip. q s8 (rows, cols); scale, sums f32 and start i32: see
+    quantize.py.
+    """
+    f = FORMATS[format]
+    first, end = k.share(k.strips)
+    for strip in k.span(first, end):
+        base = k.weights.at(strip * f.strip_bytes(cols))
+        out = k.out.at(strip * LINE)
+        acc = [k.var(vec(F32), k.load_float(out.at(k.out_stride * m)) if residual else 0.0) for m in range(rows)]
+        for block in k.span(0, cols // f.superblock):
+            header = base.at(block * f.superblock_bytes)
+            _superblock(k, f, header, block, acc, rows, cols)
+        for m in range(rows):
+            k.store(out.at(k.out_stride * m), acc[m].get())
+
+
+def _superblock(k: Kernel, f: Format, header: V, block: V, acc: list[Var], rows: int, cols: int) -> None:
+    """All groups of one superblock of one strip, for all rows."""
+    levels = _first_level(k, f, header)
+    lines_per_step = 64 * LANES * f.bits // 8 // LINE  # a step is 64 inputs: one pair of groups of 32
+    ahead = max(1, (2048 if rows <= 2 else 8192) // f.superblock_bytes) * f.superblock_bytes
+    for step in k.span(0, f.superblock // 64):
+        lines = header.at(step * (lines_per_step * LINE) + f.header_bytes)
+        for i in range(lines_per_step + (1 if f.superblock == 64 else 0)):
+            k.prefetch(lines.at(ahead + (i - 1) * LINE))
+        unit = block * (f.superblock // 64) + step  # counts 64 inputs
+        inputs = [k.q.at(unit * 64 + m * cols) for m in range(rows)]
+        totals = _dots(k, f, lines, inputs, unit, rows, cols)
+        for g in range(64 // f.group):
+            scale, minimum = _group_scale(
+                k, f, header, levels, step * (64 // f.group) + g, factor=f.bits == 4 and g % 2 == 1
+            )
+            for r in range(g * f.group // f.run, (g + 1) * f.group // f.run):
+                for m in range(rows):
+                    around = (unit * (64 // f.act_group) + r * f.run // f.act_group) * 4 + m * (cols // f.act_group * 4)
+                    _accumulate(k, acc[m], totals[r][m], scale, k.scale.at(around), minimum, k.sums.at(around))
+
+
+def _dots(k: Kernel, f: Format, lines: V, inputs: list[V], unit: V, rows: int, cols: int) -> list[list[V]]:
+    """Integer sums of the runs in 64 inputs: [run][row] of i32x16."""
+    per_step = 64 // f.run
+    totals = [[_start(k, f, unit * per_step + r, m, cols) for m in range(rows)] for r in range(per_step)]
+    for i in range(64 * f.bits // 8 // 4):
+        line = k.load(lines.at(i * LINE), vec(I8, 64))
+        quads = [(i, line)] if f.bits == 8 else [(i, k.low_nibble(line)), (i + 8, k.high_nibble(line))]
+        for quad, weights in quads:
+            for m in range(rows):
+                r = quad * 4 // f.run
+                totals[r][m] = k.dot4(totals[r][m], weights, k.spread4(inputs[m].at(quad * 4)), small=_small(f))
+    return totals
+
+
+# many rows -----------------------------------------------------------------------------------------------------------
+
+
+@kernel(
+    "weights:ptr q:ptr scale:ptr start:ptr sums:ptr out:ptr strips:int out_stride:int "
+    "rows:ptr ticket:ptr scratch:ptr scratch_stride:int"
+)
+def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool) -> None:
+    """Tiles of 64 outputs handed out by ticket; rows (i64 in memory) are computed in tiles, past the last one into
+    the padding.
+    """
+    f = FORMATS[format]
+    tall = tile_rows(wide)
+    panel = k.scratch.at(k.tid * k.scratch_stride)
+    rows = k.load(k.rows, I64, align=8)
+    with k.until() as leave:
+        tile = k.fetch_add(k.ticket, 1)
+        leave(tile >= k.strips // wide)
+        base = k.weights.at(tile * (wide * f.strip_bytes(cols)))
+        for first in k.span(0, cols, PANEL):
+            width = k.minimum(k.like(cols, first) - first, PANEL) if cols % PANEL else k.like(PANEL, first)
+            _unpack_panel(k, f, base, first, width, panel, wide, cols)
+            for row in k.span(0, rows, tall):
+                out = k.out.at(tile * (wide * LINE) + row * k.out_stride)
+                _tile(k, f, panel, first, width, row, out, wide, tall, cols, residual)
+
+
+def scratch_bytes(format: str, wide: int) -> int:
+    """Bytes a thread needs for its panel: integers, scales, minimums."""
+    f = FORMATS[format]
+    return _panel_scales(wide) + PANEL // f.group * wide * LINE * (2 if f.minimum else 1)
+
+
+def _panel_scales(wide: int) -> int:
+    return PANEL * wide * LANES
+
+
+def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: V, wide: int, cols: int) -> None:
+    """Integers as lines [input / 4][strip], scales (then minimums) as f32 vectors [group][strip]."""
+    groups = PANEL // f.group
+    per_step = 64 // f.group
+    for s in range(wide):
+        for step in k.span(0, width // 64):
+            unit = first // 64 + step
+            header = base.at(unit // (f.superblock // 64) * f.superblock_bytes + s * f.strip_bytes(cols))
+            inside = unit % (f.superblock // 64)
+            lines = header.at(inside * (64 * f.bits * LANES // 8) + f.header_bytes)
+            levels = _first_level(k, f, header)
+            for i in range(64 * f.bits // 8 // 4):
+                line = k.load(lines.at(i * LINE), vec(I8, 64))
+                to = panel.at(step * (16 * wide * LINE) + (i * wide + s) * LINE)
+                k.store(to, k.low_nibble(line) if f.bits == 4 else line)
+                if f.bits == 4:
+                    k.store(to.at(8 * wide * LINE), k.high_nibble(line))
+            for g in range(per_step):
+                scale, minimum = _group_scale(
+                    k, f, header, levels, inside * per_step + g, factor=f.bits == 4 and g % 2 == 1
+                )
+                to = panel.at((step * per_step + g) * (wide * LINE) + s * LINE + _panel_scales(wide))
+                k.store(to, scale)
+                if minimum is not None:
+                    k.store(to.at(groups * wide * LINE), minimum)
+
+
+def _tile(
+    k: Kernel, f: Format, panel: V, first: V, width: V, row: V, out: V, wide: int, tall: int, cols: int, residual: bool
+) -> None:
+    """`tall` rows x `wide` strips over one panel, accumulators in registers."""
+    cells = [(m, s) for m in range(tall) for s in range(wide)]
+    acc = {}
+    for m, s in cells:
+        old = k.load_float(out.at(k.out_stride * m + s * LINE))
+        acc[m, s] = k.var(vec(F32), old if residual else k.select(k.splat(first > 0), old, 0.0))
+    inputs = [k.q.at((row + m) * cols + first) for m in range(tall)]
+    for g in k.span(0, width // f.group):
+        scales = panel.at(g * (wide * LINE) + _panel_scales(wide))
+        for r in range(f.group // f.run):
+            at = g * f.group + r * f.run  # input, counted inside the panel
+            total = {(m, s): _start(k, f, (first + at) // f.run, row + m, cols) for m, s in cells}
+            for i in range(f.run // 4):
+                weights = [k.load(panel.at((at // 4 + i) * (wide * LINE) + s * LINE), vec(I8, 64)) for s in range(wide)]
+                for m in range(tall):
+                    activations = k.spread4(inputs[m].at(at + i * 4))
+                    for s in range(wide):
+                        total[m, s] = k.dot4(total[m, s], weights[s], activations, small=_small(f))
+            for m in range(tall):
+                around = ((row + m) * (cols // f.act_group) + (first + at) // f.act_group) * 4
+                for s in range(wide):
+                    minimum = k.load_float(scales.at(PANEL // f.group * wide * LINE + s * LINE)) if f.minimum else None
+                    scale = k.load_float(scales.at(s * LINE))
+                    _accumulate(k, acc[m, s], total[m, s], scale, k.scale.at(around), minimum, k.sums.at(around))
+    for m, s in cells:
+        k.store(out.at(k.out_stride * m + s * LINE), acc[m, s].get())
+
+
+# what both share: the arithmetic -------------------------------------------------------------------------------------
+
+
+def _small(f: Format) -> bool:
+    """Whether every stored integer is below 128, also when an upper nibble has been shifted down."""
+    return f.bits == 4 or f.zero == 32 or f.minimum
+
+
+def _start(k: Kernel, f: Format, run: V, row: V | int, cols: int) -> V:
+    """What a run's sum starts from: minus the zero point times the sum of its activations."""
+    if not f.zero:
+        return k.const(vec(I32), 0)
+    offset = (run + k.like(row, run) * (cols // f.run)) * 4
+    return k.spread(k.start.at(offset), I32)
+
+
+def _accumulate(k: Kernel, acc: Var, total: V, scale: V, act_scale: V, minimum: V | None, act_sum: V) -> None:
+    value = k.fma(k.to_float(total), scale * k.spread(act_scale, F32), acc.get())
+    if minimum is not None:
+        value = k.fma(minimum, k.spread(act_sum, F32), value)
+    acc.set(value)
+
+
+def _first_level(k: Kernel, f: Format, header: V) -> list[V]:
+    """d and -dmin of a two-level superblock as f32x16."""
+    if not f.two_level:
+        return []
+    return [k.load_half(header), k.load_half(header.at(2 * LANES)) * -1.0]
+
+
+def _group_scale(k: Kernel, f: Format, header: V, levels: list[V], group: V, factor: bool) -> tuple[V, V | None]:
+    """Scale and minimum of one group as f32x16; `factor` takes back what high_nibble multiplied by."""
+    if f.two_level:
+        at = header.at(group * LANES + 4 * LANES)
+        small = k.widen(k.load(at, vec(I8)), I32, signed=f.signed_scale)
+        scale = levels[0] * k.to_float(small)
+        low = k.widen(k.load(at.at(f.groups * LANES), vec(I8)), I32, signed=False) if f.minimum else None
+        minimum = None if low is None else levels[1] * k.to_float(low)
+    else:
+        at = header.at(group * (2 * LANES))
+        scale = k.load_half(at)
+        minimum = k.load_half(at.at(f.groups * 2 * LANES)) if f.minimum else None
+    if factor and k.high_factor != 1:
+        scale = scale * (1.0 / k.high_factor)
+    return scale, minimum
+
+
+# dense ---------------------------------------------------------------------------------------------------------------
+
+
+@kernel("weights:ptr x:ptr out:ptr strips:int out_stride:int rows:ptr ticket:ptr")
+def dense(k: Kernel, format: str, tall: int, wide: int, cols: int, residual: bool) -> None:
+    """f32 and bf16 weights: acc = fma(w, x, acc) over ascending inputs, tiles of `tall` rows x `wide` strips handed
+    out by ticket.
+    """
+    f = FORMATS[format]
+    load = k.load_float if format == "f32" else k.load_bfloat
+    rows = k.load(k.rows, I64, align=8)
+    with k.until() as leave:
+        tile = k.fetch_add(k.ticket, 1)
+        leave(tile >= k.strips // wide)
+        base = k.weights.at(tile * (wide * f.strip_bytes(cols)))
+        for row in k.span(0, rows, tall):
+            out = k.out.at(tile * (wide * LINE) + row * k.out_stride)
+            cells = [(m, s, out.at(k.out_stride * m + s * LINE)) for m in range(tall) for s in range(wide)]
+            acc = {(m, s): k.var(vec(F32), k.load_float(at) if residual else 0.0) for m, s, at in cells}
+            for i in k.span(0, cols):
+                weights = [load(base.at(i * f.superblock_bytes + s * f.strip_bytes(cols))) for s in range(wide)]
+                for m in range(tall):
+                    x = k.spread(k.x.at(((row + m) * cols + i) * 4), F32)
+                    for s in range(wide):
+                        acc[m, s].set(k.fma(weights[s], x, acc[m, s].get()))
+            for m, s, at in cells:
+                k.store(at, acc[m, s].get())
+
+
+def dense_tall(rows: int) -> int:
+    """Rows of a dense tile: the height that wastes the fewest padded rows, tall ones first."""
+    return min((6, 4, 3, 2, 1), key=lambda t: (-(-rows // t) * t, -t))

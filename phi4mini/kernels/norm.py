@@ -1,0 +1,35 @@
+"""RMSNorm into the next matmul's activations: x / sqrt(mean(x^2) + eps) * weight (HF: the product with the weight
+comes last).
+"""
+
+from __future__ import annotations
+
+from phi4mini.kernels.lang import F32, I64, Kernel, V, kernel, vec
+from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, store_block, store_fine
+
+
+@kernel("x:ptr weight:ptr eps:float rows:ptr " + SINK_FIELDS)
+def rmsnorm(k: Kernel, format: str, cols: int, fine: bool) -> None:
+    """x f32 (rows, cols), weight f32 (cols,). Where a row is split among threads, each of them sums all of it: same
+    bits.
+
+    `fine` writes each row as two (store_fine).
+    """
+    put = store_fine if fine else store_block
+
+    def part(row: V, first: V, end: V) -> None:
+        x = k.x.at(row * (cols * 4))
+        squares = k.var(vec(F32), 0.0)
+        for i in k.span(0, cols * 4, 64):
+            v = k.load_float(x.at(i))
+            squares.set(k.fma(v, v, squares.get()))
+        mean = k.sum(squares.get()) * (1.0 / cols)
+        factor = k.like(1.0, F32) / k.intrinsic("sqrt", mean + k.eps)
+        for block, odd in pairs_of_blocks(k, cols, first, end):
+            halves = []
+            for half in range(2):
+                at = block * (BLOCK * 4) + half * 64
+                halves.append(k.load_float(x.at(at)) * factor * k.load_float(k.weight.at(at)))
+            put(k, format, cols, row, block, odd, *halves)
+
+    rows_and_parts(k, k.load(k.rows, I64), cols, part)

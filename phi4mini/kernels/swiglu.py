@@ -1,0 +1,23 @@
+"""SwiGLU into the next matmul's activations: up * gate / (1 + exp(-gate)); gate comes first in each row, then up."""
+
+from __future__ import annotations
+
+from phi4mini.kernels.lang import I64, Kernel, V, kernel
+from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, store_block
+
+
+@kernel("x:ptr rows:ptr " + SINK_FIELDS)
+def swiglu(k: Kernel, format: str, cols: int) -> None:
+    """x f32 (rows, 2 * cols) to activations (rows, cols)."""
+
+    def part(row: V, first: V, end: V) -> None:
+        x = k.x.at(row * (2 * cols * 4))
+        for block, odd in pairs_of_blocks(k, cols, first, end):
+            halves = []
+            for i in range(2):
+                at = block * (BLOCK * 4) + i * 64
+                gate, up = k.load_float(x.at(at)), k.load_float(x.at(at + cols * 4))
+                halves.append(up * (gate / (k.exp(gate * -1.0) + 1.0)))
+            store_block(k, format, cols, row, block, odd, *halves)
+
+    rows_and_parts(k, k.load(k.rows, I64), cols, part)

@@ -1,0 +1,153 @@
+"""The values of the kernel language: `V`, one scalar or vector of LLVM IR with Python's operators, and `Var`, a
+mutable one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llvmlite import ir
+
+if TYPE_CHECKING:
+    from phi4mini.kernels.lang import Kernel
+
+I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+F16, F32 = ir.HalfType(), ir.FloatType()
+PTR = ir.PointerType()
+LANES = 16
+LINE = 64
+
+
+def vec(element: ir.Type, lanes: int = LANES) -> ir.VectorType:
+    """The type of a vector, 16 lanes unless said otherwise."""
+    return ir.VectorType(element, lanes)
+
+
+def size_of(type: ir.Type) -> int:
+    """Bytes of a scalar type."""
+    if isinstance(type, ir.IntType):
+        return max(1, type.width // 8)
+    return {F16: 2, F32: 4}.get(type, 8)
+
+
+class V:
+    """A value in the IR: arithmetic writes instructions. Python numbers take the other operand's type."""
+
+    __slots__ = ("k", "v")
+
+    def __init__(self, k: Kernel, v: ir.Value) -> None:
+        self.k, self.v = k, v
+
+    @property
+    def type(self) -> ir.Type:
+        return self.v.type
+
+    @property
+    def element(self) -> ir.Type:
+        return self.type.element if isinstance(self.type, ir.VectorType) else self.type
+
+    @property
+    def is_float(self) -> bool:
+        return isinstance(self.element, ir.FloatType | ir.HalfType)
+
+    def _op(self, integer: str, floating: str | None, other: Any, swap: bool = False) -> V:
+        a, b = self, self.k.like(other, self)
+        name = floating if self.is_float else integer
+        if name is None:
+            raise TypeError(f"no such operation on {self.type}")
+        return V(self.k, getattr(self.k.b, name)(*((b.v, a.v) if swap else (a.v, b.v))))
+
+    def __add__(self, o: Any) -> V:
+        return self._op("add", "fadd", o)
+
+    def __radd__(self, o: Any) -> V:
+        return self._op("add", "fadd", o, swap=True)
+
+    def __sub__(self, o: Any) -> V:
+        return self._op("sub", "fsub", o)
+
+    def __rsub__(self, o: Any) -> V:
+        return self._op("sub", "fsub", o, swap=True)
+
+    def __mul__(self, o: Any) -> V:
+        return self._op("mul", "fmul", o)
+
+    def __rmul__(self, o: Any) -> V:
+        return self._op("mul", "fmul", o, swap=True)
+
+    def __truediv__(self, o: Any) -> V:
+        return self._op("sdiv", "fdiv", o)
+
+    def __rtruediv__(self, o: Any) -> V:
+        return self._op("sdiv", "fdiv", o, swap=True)
+
+    def __floordiv__(self, o: Any) -> V:
+        return self._op("udiv", None, o)
+
+    def __mod__(self, o: Any) -> V:
+        return self._op("urem", None, o)
+
+    def __and__(self, o: Any) -> V:
+        return self._op("and_", None, o)
+
+    def __or__(self, o: Any) -> V:
+        return self._op("or_", None, o)
+
+    def __xor__(self, o: Any) -> V:
+        return self._op("xor", None, o)
+
+    def __lshift__(self, o: Any) -> V:
+        return self._op("shl", None, o)
+
+    def __rshift__(self, o: Any) -> V:
+        return self._op("lshr", None, o)
+
+    def _compare(self, how: str, o: Any) -> V:
+        b = self.k.like(o, self)
+        f = self.k.b.fcmp_ordered if self.is_float else self.k.b.icmp_signed
+        return V(self.k, f(how, self.v, b.v))
+
+    def __lt__(self, o: Any) -> V:
+        return self._compare("<", o)
+
+    def __le__(self, o: Any) -> V:
+        return self._compare("<=", o)
+
+    def __gt__(self, o: Any) -> V:
+        return self._compare(">", o)
+
+    def __ge__(self, o: Any) -> V:
+        return self._compare(">=", o)
+
+    def equals(self, o: Any) -> V:
+        return self._compare("==", o)
+
+    def at(self, offset: Any) -> V:
+        """This pointer moved by a number of bytes."""
+        return V(self.k, self.k.b.gep(self.v, [self.k.like(offset, I64).v], source_etype=I8))
+
+    def bits(self, type: ir.Type) -> V:
+        return V(self.k, self.k.b.bitcast(self.v, type))
+
+    def lanes(self, order: list[int]) -> V:
+        """A vector of the given lanes of this one."""
+        mask = ir.Constant(vec(I32, len(order)), order)
+        return V(self.k, self.k.b.shuffle_vector(self.v, ir.Constant(self.type, ir.Undefined), mask))
+
+    def lane(self, i: int) -> V:
+        return V(self.k, self.k.b.extract_element(self.v, ir.Constant(I32, i)))
+
+
+class Var:
+    """A mutable value. Lives in a register after LLVM has seen it."""
+
+    def __init__(self, k: Kernel, type: ir.Type) -> None:
+        self.k, self.type = k, type
+        with k.b.goto_entry_block():
+            self.slot = k.b.alloca(type)
+
+    def get(self) -> V:
+        return V(self.k, self.k.b.load(self.slot, typ=self.type))
+
+    def set(self, value: Any) -> None:
+        self.k.b.store(self.k.like(value, self.type).v, self.slot)
