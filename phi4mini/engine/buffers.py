@@ -1,0 +1,135 @@
+"""The memory of a pass: every array that kernels read and write between weights and cache, at fixed addresses.
+
+All are allocated for the largest pass; memory that no pass has touched is not resident.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from phi4mini.config import Config
+from phi4mini.formats import Matrix
+from phi4mini.kernels import attention, matmul
+from phi4mini.kernels.kv import CHUNK
+from phi4mini.kernels.pool import aligned
+from phi4mini.weights.arrays import Weights
+
+if TYPE_CHECKING:
+    from phi4mini.engine.forward import Batch
+
+MAX_ROWS = 512  # of one pass: longer prompts go in chunks, which changes no bit
+MAX_OUTPUTS = 64  # rows of logits of one pass: 64 x 200,064 f32 are 51 MB
+PARTIAL_ROWS = 512 * 10  # rows x chunks of attention's partial results: 64 MB at Phi-4-mini's size
+PADDING = 12  # rows past the last that a register tile may compute
+SLACK = 64 * 1024  # bytes of one thread's scratch beyond need, so that threads share no page
+
+
+def rows_that_fit(longest: int) -> int:
+    """How many rows a pass may have when its longest sequence has `longest` tokens: bounds attention's partial
+    results.
+    """
+    return max(8, min(MAX_ROWS, PARTIAL_ROWS // (longest // CHUNK + 1)))
+
+
+class Sink:
+    """Activations as one matrix reads them: f32 (rows, cols), or int8 with scales, start values and sums
+    (kernels/quantize.py).
+    """
+
+    def __init__(self, matrix: Matrix, rows: int) -> None:
+        f = matrix.format
+        self.format = f.name
+        width = f.padded(matrix.cols)
+        self.q = aligned((rows, width), np.int8 if f.block else np.float32)
+        few = rows if f.block else 0
+        self.scale = aligned((few, width // f.act_group))
+        self.start = aligned((few, width // f.run), np.int32)
+        self.sums = aligned((few, width // f.act_group))
+
+    @property
+    def arguments(self) -> dict[str, np.ndarray]:
+        return {"q": self.q, "scale": self.scale, "start": self.start, "sums": self.sums}
+
+
+class Buffers:
+    """Arrays by role; a leading dimension of `rows` is the largest pass plus padding."""
+
+    def __init__(self, config: Config, weights: Weights, threads: int) -> None:
+        c, rows, outputs = config, MAX_ROWS + PADDING, 2 * MAX_OUTPUTS + PADDING  # the head takes two rows for one
+        self.config, self.capacity = c, rows
+        self._sinks: dict[tuple[str, str, int], Sink] = {}
+        self.x = aligned((rows, c.hidden_size))
+        self.qkv = aligned((rows, c.qkv_rows))
+        self.gate_up = aligned((rows, 2 * c.intermediate_size))
+        self.q = aligned((rows, c.num_heads * c.head_dim * 4), np.uint8)
+        self.q_scale = aligned((rows, c.num_heads))
+        self.q_start = aligned((rows, c.num_heads), np.int32)
+        self.partial = aligned((PARTIAL_ROWS + rows) * c.num_heads * attention.partial_floats(c.head_dim))
+        self.cos = aligned((rows, c.rotary_dim // 2))
+        self.sin = aligned((rows, c.rotary_dim // 2))
+        self.positions, self.pages, self.slots = (aligned(rows, np.int64) for _ in range(3))
+        self.tiles = aligned((rows, attention.TILE_WORDS), np.int64)
+        self.rows, self.outputs, self.head_rows, self.counts = (aligned(8, np.int64) for _ in range(4))
+        self.wanted = aligned(outputs, np.int64)
+        self.picked = aligned((outputs, c.hidden_size))
+        self.logits = aligned((outputs, len(weights.head.strips()) * 16))
+        self.tickets = aligned((5 * c.num_layers + 1, 8), np.int64)
+        self.tickets_used = 0
+        self._scratch(c, weights, threads)
+        self._tables: list[np.ndarray] = []
+
+    def sink(self, role: str, matrix: Matrix) -> Sink:
+        """Where `matrix` reads its activations; one for each role, format and width."""
+        key = role, matrix.format.name, matrix.cols
+        if key not in self._sinks:
+            self._sinks[key] = Sink(matrix, len(self.picked) if role == "output" else self.capacity)
+        return self._sinks[key]
+
+    def ticket(self) -> int:
+        """The address of a counter of its own for an operation that hands out tiles; zero at the start of each pass."""
+        address = self.tickets.ctypes.data + self.tickets_used * self.tickets.strides[0]
+        self.tickets_used += 1
+        return address
+
+    @property
+    def queries(self) -> dict[str, np.ndarray]:
+        return {"q": self.q, "q_scale": self.q_scale, "q_start": self.q_start}
+
+    @property
+    def scratch_arguments(self) -> dict[str, int]:
+        return {"scratch": self._scratch_memory.ctypes.data, "scratch_stride": self._scratch_stride}
+
+    def load(self, batch: Batch, embed: Matrix, tall: int) -> None:
+        """Write a pass's inputs where the programs expect them."""
+        n, outputs = len(batch.ids), len(batch.wanted)
+        self.x[:n] = embed.rows_at(batch.ids)
+        for name in ("positions", "pages", "slots", "cos", "sin"):
+            getattr(self, name)[:n] = getattr(batch, name)
+        self.rows[0], self.outputs[0], self.head_rows[0] = n, outputs, 2 * outputs
+        self.wanted[:outputs] = batch.wanted
+        tiles = self._cut(batch, tall)
+        self.tiles[: len(tiles)] = tiles
+        self.counts[:2] = len(tiles), int(batch.positions.max()) // CHUNK + 1
+        self.tickets[:] = 0
+
+    def _cut(self, batch: Batch, tall: int) -> np.ndarray:
+        """Runs into attention tiles of at most `tall` rows. The page tables are kept alive until the next pass."""
+        self._tables = [np.ascontiguousarray(table, np.int32) for _, _, table in batch.runs]
+        tiles = []
+        for (first, count, _), table in zip(batch.runs, self._tables, strict=True):
+            start = int(batch.positions[first])
+            for row in range(0, count, tall):
+                tiles.append((first + row, min(tall, count - row), start + row, table.ctypes.data))
+        return np.array(tiles, np.int64)
+
+    def _scratch(self, c: Config, weights: Weights, threads: int) -> None:
+        group = c.num_heads // c.num_kv_heads
+        need = attention.scratch_bytes(attention.tall_tile(group), group, c.head_dim)
+        matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
+        for m in matrices:
+            if m.format.block:
+                need = max(need, matmul.scratch_bytes(m.format.name, matmul.tile_strips(len(m.strips()))))
+        self._scratch_stride = -(-need // 4096) * 4096 + SLACK
+        self._scratch_memory = aligned(self._scratch_stride * threads, np.uint8, 4096)

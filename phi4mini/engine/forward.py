@@ -1,0 +1,194 @@
+"""The transformer as a straight line over kernels, recorded once per shape as a program. Knows no request and no text.
+
+    x = embed[ids]
+    layer:  a = rmsnorm(x)      q, k, v = rope(qkv a)      o = attend(q, cache)      x += o_proj o
+            a = rmsnorm(x)      h = silu(gate a) * up a                              x += down h
+    logits = head rmsnorm(x[wanted])
+
+`Batch` says which tokens of which sequences to compute; rows of any mix of sequences go through together, and no
+row's bits depend on its neighbours. Inputs of a step are written into fixed buffers, so a program is patched nowhere
+and runs as one native call a thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phi4mini.config import Config
+from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS, Buffers, Sink
+from phi4mini.errors import BadInput
+from phi4mini.formats import Matrix
+from phi4mini.kernels import attention, copy, matmul, norm, quantize, rope, swiglu
+from phi4mini.kernels.crew import Crew
+from phi4mini.kernels.kv import KVLayout
+from phi4mini.kernels.lang import Spec
+from phi4mini.kernels.pool import Call, Pool, Program
+from phi4mini.weights.arrays import Weights
+
+NO_WINDOW = 1 << 40  # tokens: longer than any context
+
+
+@dataclass
+class Batch:
+    """One pass: `rows` tokens, grouped into runs of consecutive tokens of one sequence.
+
+    ids, positions, pages, slots: (rows,) the token, its place in its sequence, where its K and V go. cos, sin: f32
+    (rows, rotary_dim / 2). runs: (first row, number of rows, page table int32 of that sequence). wanted: rows whose
+    logits are asked for.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    pages: np.ndarray
+    slots: np.ndarray
+    cos: np.ndarray
+    sin: np.ndarray
+    runs: list[tuple[int, int, np.ndarray]]
+    wanted: np.ndarray
+
+
+class Network:
+    """Weights, buffers and programs of one model on this machine."""
+
+    def __init__(self, weights: Weights, kv: str, pages: int, pool: Pool) -> None:
+        check_shapes(weights.config)
+        self.weights, self.config, self.pool = weights, weights.config, pool
+        c = self.config
+        self.layout = KVLayout(kv, c.head_dim, c.num_kv_heads)
+        self.cache = [np.zeros(pages * self.layout.page_bytes, np.uint8) for _ in range(c.num_layers)]
+        self.buffers = Buffers(c, weights, pool.threads)
+        self._programs: dict[tuple[int, int, int], Program] = {}
+
+    def run(self, batch: Batch, profile: bool = False) -> np.ndarray:
+        """Compute a batch: K and V go into the cache. Returns logits f32 (len(wanted), vocab), a view until the next
+        run.
+        """
+        rows, outputs = len(batch.ids), len(batch.wanted)
+        self.buffers.load(batch, self.weights.embed, self._tile_height(batch))
+        self.pool.run(self.program(rows, outputs, self._tile_height(batch)), profile)
+        return self.buffers.logits[:outputs, : self.config.vocab_size]
+
+    def program(self, rows: int, outputs: int, tall: int) -> Program:
+        """The recorded pass for this shape; more than 8 rows (or outputs) share one program."""
+        key = (rows if rows <= matmul.FEW else 0, outputs if outputs <= matmul.FEW else MAX_OUTPUTS, tall)
+        if key not in self._programs:
+            crew = Crew(self.pool.threads) if key[0] else None  # a chunk of a prompt shares its tiles out by itself
+            self._programs[key] = Program(self._record(key[0] or MAX_ROWS, key[1], tall), crew)
+        return self._programs[key]
+
+    def drop(self, page: int) -> None:
+        """Zero a page in every layer: after a numerical error nothing of it may reach another sequence."""
+        size = self.layout.page_bytes
+        for layer in self.cache:
+            layer[page * size : (page + 1) * size] = 0
+
+    def _tile_height(self, batch: Batch) -> int:
+        group = self.config.num_heads // self.config.num_kv_heads
+        return 1 if all(n == 1 for _, n, _ in batch.runs) else attention.tall_tile(group)
+
+    # the straight line -----------------------------------------------------------------------------------------------
+
+    def _record(self, rows: int, outputs: int, tall: int) -> list[Call]:
+        self.buffers.tickets_used = 0
+        calls: list[Call] = []
+        for index, layer in enumerate(self.weights.layers):
+            calls += self._attention(index, layer.input_norm, layer.qkv, layer.o, rows, tall)
+            calls += self._feed_forward(layer.post_norm, layer.gate_up, layer.down, rows)
+        return calls + (self._head(outputs) if outputs else [])
+
+    def _attention(self, index: int, weight: np.ndarray, qkv: Matrix, o: Matrix, rows: int, tall: int) -> list[Call]:
+        c, b = self.config, self.buffers
+        shape = {"heads": c.num_heads, "kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
+        pool, kind = self.cache[index], self.layout.kind
+        into, out = b.sink("hidden", qkv), b.sink("attention", o)
+        return [
+            self._norm(b.x, weight, b.rows, into),
+            self._matmul(qkv, into, b.qkv, rows, residual=False),
+            Call(
+                rope.rope_append(kind=kind, **shape, half=c.rotary_dim // 2),
+                qkv=b.qkv, cos=b.cos, sin=b.sin, rows=b.rows, pages=b.pages, slots=b.slots, pool=pool, **b.queries,
+            ),
+            Call(
+                attention.attend(kind=kind, **shape, tall=tall),
+                pool=pool, tiles=b.tiles, counts=b.counts, partial=b.partial, **b.queries,
+                scale=c.head_dim**-0.5 * rope.mix_factor(kind, c.head_dim), window=c.sliding_window or NO_WINDOW,
+                ticket=b.ticket(), **b.scratch_arguments,
+            ),
+            Call(
+                attention.merge(format=out.format, heads=c.num_heads, head_dim=c.head_dim),
+                partial=b.partial, counts=b.counts, positions=b.positions, rows=b.rows, **out.arguments,
+            ),
+            self._matmul(o, out, b.x, rows, residual=True),
+        ]  # fmt: skip
+
+    def _feed_forward(self, weight: np.ndarray, gate_up: Matrix, down: Matrix, rows: int) -> list[Call]:
+        b = self.buffers
+        into, out = b.sink("hidden", gate_up), b.sink("feed_forward", down)
+        return [
+            self._norm(b.x, weight, b.rows, into),
+            self._matmul(gate_up, into, b.gate_up, rows, residual=False),
+            Call(swiglu.swiglu(format=out.format, cols=down.cols), x=b.gate_up, rows=b.rows, **out.arguments),
+            self._matmul(down, out, b.x, rows, residual=True),
+        ]
+
+    def _head(self, outputs: int) -> list[Call]:
+        b, head = self.buffers, self.weights.head
+        into, fine = b.sink("output", head), head.format.block
+        pick = Call(copy.gather(cols=self.config.hidden_size), x=b.x, index=b.wanted, rows=b.outputs, out=b.picked)
+        norm = self._norm(b.picked, self.weights.norm, b.outputs, into, fine)
+        if not fine:
+            return [pick, norm, self._matmul(head, into, b.logits, outputs, residual=False, count=b.outputs)]
+        product = self._matmul(head, into, b.logits, 2 * outputs, residual=False, count=b.head_rows)
+        return [pick, norm, product, Call(copy.add_pairs(), x=b.logits, rows=b.outputs, stride=b.logits.strides[0])]
+
+    def _norm(self, x: np.ndarray, weight: np.ndarray, rows: np.ndarray, into: Sink, fine: bool = False) -> Call:
+        spec = norm.rmsnorm(format=into.format, cols=self.config.hidden_size, fine=fine)
+        return Call(spec, x=x, weight=weight, eps=self.config.rms_norm_eps, rows=rows, **into.arguments)
+
+    def _matmul(
+        self, w: Matrix, x: Sink, out: np.ndarray, rows: int, residual: bool, count: np.ndarray | None = None
+    ) -> Call:
+        b, strips = self.buffers, len(w.strips())
+        common: dict[str, int | np.ndarray] = {
+            "weights": w.data,
+            "out": out,
+            "strips": strips,
+            "out_stride": out.strides[0],
+        }
+        spec = matmul_spec(w, rows, residual)
+        if not w.format.block:
+            return Call(spec, **common, x=x.q, rows=b.rows if count is None else count, ticket=b.ticket())
+        if rows <= matmul.FEW:
+            return Call(spec, **common, **x.arguments)
+        return Call(
+            spec,
+            **common,
+            **x.arguments,
+            rows=b.rows if count is None else count,
+            ticket=b.ticket(),
+            **b.scratch_arguments,
+        )
+
+
+def matmul_spec(w: Matrix, rows: int, residual: bool) -> Spec:
+    """The kernel that multiplies a stored matrix by `rows` rows."""
+    strips = len(w.strips())
+    if w.format.block:
+        return matmul.matmul(w.format.name, rows, strips, w.cols, residual)
+    tall = matmul.dense_tall(rows)
+    return matmul.dense(
+        format=w.format.name, tall=tall, wide=matmul.tile_strips(strips), cols=w.cols, residual=residual
+    )
+
+
+def check_shapes(c: Config) -> None:
+    """Refuse what the kernels' vectors cannot tile, naming it."""
+    for name, value, unit in (
+        ("hidden_size", c.hidden_size, quantize.BLOCK),
+        ("intermediate_size", c.intermediate_size, quantize.BLOCK),
+        ("head_dim", c.head_dim, quantize.BLOCK),
+    ):
+        if value % unit:
+            raise BadInput(f"{name} is {value}; the engine needs a multiple of {unit}")

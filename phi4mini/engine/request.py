@@ -1,0 +1,128 @@
+"""One request: its tokens and its arithmetic. Knows neither the batch it is in nor any text."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from phi4mini.config import Config, RopeMode, RopeSet
+from phi4mini.engine.params import SamplingParams
+from phi4mini.engine.sampling import History
+from phi4mini.engine.speculate import Guesser
+
+Finish = Literal["stop", "length", "abort", "error"]
+TopLogprobs = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class PromptLogprob:
+    """What the model thought of one token of the prompt, given all before it; the first token has none."""
+
+    id: int
+    logprob: float
+    top: TopLogprobs
+
+
+@dataclass
+class Timings:
+    """Seconds by the monotonic clock; a request's time includes that of the batch it shared."""
+
+    added: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    finished: float | None = None
+
+    @property
+    def prefill_seconds(self) -> float:
+        """From being added to the first token."""
+        return (self.first_token or time.monotonic()) - self.added
+
+    @property
+    def decode_seconds(self) -> float:
+        """From the first token to the last."""
+        return 0.0 if self.first_token is None else (self.finished or time.monotonic()) - self.first_token
+
+
+class Request:
+    """A prompt on its way to an answer. `ids` is the prompt, then what was generated."""
+
+    def __init__(self, prompt_ids: list[int], params: SamplingParams, rope: RopeMode = "auto") -> None:
+        self.ids = [int(i) for i in prompt_ids]
+        self.num_prompt = len(self.ids)
+        self.params = params.with_seed()
+        self.rope = rope
+        self.rope_set: RopeSet | None = None  # of what the cache holds
+        self.cached = 0  # leading tokens whose K and V are in the cache
+        self.cached_tokens = 0  # of the prompt, those that an earlier request had left there
+        self.table: list[int] = []  # pages, in the order of the tokens
+        self.history = History(self.ids)
+        self.guesser = Guesser()
+        self.guess: list[int] = []  # tokens that the next pass verifies beside the certain ones
+        self.prompt_logprobs: list[PromptLogprob | None] | None = None if params.prompt_logprobs is None else [None]
+        self.finish_reason: Finish | None = None
+        self.error: Exception | None = None
+        self.timings = Timings()
+
+    @property
+    def seed(self) -> int:
+        """The seed in use, given or drawn."""
+        assert self.params.seed is not None  # with_seed saw to it
+        return self.params.seed
+
+    @property
+    def generated(self) -> list[int]:
+        return self.ids[self.num_prompt :]
+
+    @property
+    def pending(self) -> int:
+        """Tokens still to be computed before the next one can be drawn."""
+        return len(self.ids) - self.cached
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        return self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt
+
+    def choose_rope(self, config: Config) -> None:
+        """LongRoPE's rule: the factors follow the length; where they change, all that is cached is computed again."""
+        wanted = config.rope_set(len(self.ids), self.rope)
+        if wanted != self.rope_set:
+            self.rope_set, self.cached = wanted, 0
+
+    def guess_next(self, limit: int, config: Config, ctx: int) -> None:
+        """Guess at most `limit` tokens, none beyond what the request may still have nor across LongRoPE's boundary."""
+        room = ctx - len(self.ids) - 1
+        if self.params.max_new_tokens is not None:
+            room = min(room, self.params.max_new_tokens - (len(self.ids) - self.num_prompt) - 1)
+        boundary = config.rope_boundary
+        if self.rope == "auto" and boundary is not None and len(self.ids) <= boundary:
+            room = min(room, boundary - len(self.ids))
+        self.guess = self.guesser.guess(self.ids, min(limit, room)) if min(limit, room) > 0 else []
+
+    def next_ids(self, count: int) -> np.ndarray:
+        """The tokens of the next pass: those not yet computed, then the guess. int64 (count,)."""
+        ids = [*self.ids[self.cached : self.cached + count], *self.guess]
+        return np.array(ids[:count], np.int64)
+
+    def next_positions(self, count: int) -> np.ndarray:
+        """Their places in the sequence, int64 (count,)."""
+        return np.arange(self.cached, self.cached + count)
+
+    def take(self, token: int, config: Config, ctx: int) -> Finish | None:
+        """Append a drawn token; returns why the request ends with it, if it does."""
+        self.ids.append(token)
+        self.history.append(token)
+        if self.timings.first_token is None:
+            self.timings.first_token = time.monotonic()
+        new, p = len(self.ids) - self.num_prompt, self.params
+        ends = () if p.ignore_eos else config.eos_token_ids
+        if token in ends or token in p.stop_ids:
+            return "stop"
+        if (p.max_new_tokens is not None and new >= p.max_new_tokens) or len(self.ids) >= ctx:
+            return "length"
+        return None
+
+    def finish(self, reason: Finish, error: Exception | None = None) -> None:
+        self.finish_reason, self.error = reason, error
+        self.timings.finished = time.monotonic()

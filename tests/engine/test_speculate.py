@@ -1,0 +1,92 @@
+"""Guesses from a request's own text: what is guessed, how the width follows success, and that no answer changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from phi4mini.engine.engine import Engine
+from phi4mini.engine.params import SamplingParams
+from phi4mini.engine.request import Request
+from phi4mini.engine.speculate import MOST, Guesser
+from phi4mini.weights.store import open_store
+
+
+def test_what_followed_before_is_guessed():
+    ids = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]
+    assert Guesser().guess(ids, MOST) == [4, 5, 6]
+
+
+def test_the_place_with_the_longest_common_past_wins():
+    ids = [9, 1, 2, 3, 50, 51, 52, 8, 1, 2, 3, 60, 61, 62, 9, 1, 2, 3]
+    assert Guesser().guess(ids, MOST)[0] == 50
+
+
+def test_new_text_gives_no_guess():
+    assert Guesser().guess(list(range(100)), MOST) == []
+    assert Guesser().guess([1, 2], MOST) == []
+
+
+def test_the_width_follows_success():
+    long, short = [*range(40), *range(12)], [*range(40), 5, 6, 7]
+    trusted, failing, other = Guesser(), Guesser(), Guesser()
+    for _ in range(12):
+        trusted.learn(4, 4)
+        failing.learn(4, 0)
+        other.learn(4, 0)
+    assert len(trusted.guess(long, MOST)) == MOST
+    assert len(trusted.guess(long, 2)) == 2
+    assert len(failing.guess(long, MOST)) == 2  # a long match is still tried
+    assert other.guess(short, MOST) == []  # a short one is not
+
+
+def test_the_index_grows_with_the_text():
+    guesser, ids = Guesser(), [1, 2, 3, 4]
+    assert guesser.guess(ids, MOST) == []
+    ids += [9, 9, 1, 2, 3]
+    assert guesser.guess(ids, MOST)[:1] == [4]
+
+
+@pytest.fixture(scope="module")
+def engines(demo_store):
+    """The demo with and without speculation."""
+    opened = open_store(demo_store("q4"))
+    pair = Engine(opened.weights), Engine(opened.weights, speculate=False)
+    yield *pair, opened.tokenizer
+    for engine in pair:
+        engine.close()
+
+
+LIST = "[" + ",\n".join(f'{{"id": {i}, "task": "water the plants in room {i}", "done": false}}' for i in range(12)) + "]"
+PROMPTS = {
+    "copy": f'<|im_start|>user\nCopy this JSON and set every "done" to true:\n{LIST}<|im_end|>\n<|im_start|>assistant\n',
+    "prose": "<|im_start|>user\nTell me a story about a lighthouse keeper.<|im_end|>\n<|im_start|>assistant\n",
+}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_the_answer_is_the_same(engines, kind, temperature):
+    with_guesses, without, tokenizer = engines
+    ids = tokenizer.encode(PROMPTS[kind], parse_special=True)
+    params = SamplingParams(max_new_tokens=120, temperature=temperature, seed=3, logprobs=2)
+    told = [[(t.id, t.logprob, t.top) for t in engine.generate(ids, params)] for engine in (with_guesses, without)]
+    assert told[0] == told[1]
+
+
+def test_copying_takes_far_fewer_passes(engines):
+    engine, _, tokenizer = engines
+    ids = tokenizer.encode(PROMPTS["copy"], parse_special=True)
+    request = engine.add(Request(ids, SamplingParams(max_new_tokens=200)))
+    passes = 0
+    while request.finish_reason is None:
+        engine.step()
+        passes += 1
+    assert len(request.generated) > 1.8 * passes
+
+
+def test_guesses_stop_at_what_may_still_come(engines):
+    engine, _, tokenizer = engines
+    ids = tokenizer.encode(PROMPTS["copy"], parse_special=True)
+    for limit in (1, 2, 5, 33):
+        assert len(list(engine.generate(ids, SamplingParams(max_new_tokens=limit, ignore_eos=True)))) == limit
+    assert engine.pages.free == engine.pages.count
