@@ -16,7 +16,7 @@ help: ## print this list
 setup: $(VENV)/.ready-dev ## build .venv with everything for tests and checks
 
 chat: $(VENV)/.ready ## fetch the demo model if needed and answer PROMPT="..."
-	@$(VENV)/bin/phi4mini run -m demo "$$PROMPT"
+	@$(VENV)/bin/phi4mini run -m demo -q f32 --kv f32 "$$PROMPT" </dev/null
 
 test: $(VENV)/.ready-dev ## run the whole test suite but what is slow or live
 	$(VENV)/bin/python -m pytest

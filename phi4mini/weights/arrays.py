@@ -35,3 +35,9 @@ class Weights:
     layers: list[LayerWeights]
     norm: np.ndarray  # (hidden,) float32, before the head
     head: Matrix  # (vocab, hidden)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all matrices, a tied head once: what one token reads, but for the norms."""
+        layers = sum(m.nbytes for w in self.layers for m in (w.qkv, w.o, w.gate_up, w.down))
+        return layers + self.embed.nbytes + (0 if self.head is self.embed else self.head.nbytes)

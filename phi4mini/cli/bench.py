@@ -1,0 +1,160 @@
+"""bench: prefill and decode in tokens a second, held against what this machine's memory and arithmetic allow.
+
+Promises: the ceilings are measured in the same run, between the repetitions, because memory speed drifts; the figures
+are medians. The prompt is random ids, a new one each time, so that nothing can be reused.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from phi4mini.cli.common import open_model, put, put_json, say, size
+from phi4mini.cli.options import command, engine_options, json_option
+
+if TYPE_CHECKING:
+    from phi4mini.engine.engine import Engine, Token
+    from phi4mini.llm import Model
+
+
+_MANY = click.IntRange(min=1)
+
+
+@dataclass
+class Samples:
+    """One figure a repetition; the units: tok/s, tok/s, GB/s, GOPS."""
+
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    bandwidth: list[float] = field(default_factory=list)
+    dots: list[float] = field(default_factory=list)
+
+
+@command()
+@engine_options
+@click.option("--synthetic", is_flag=True, help="Full-size Phi-4-mini with random weights; nothing is fetched.")
+@click.option("-p", "--prompt-tokens", type=_MANY, default=512, show_default=True, help="Prompt tokens.")
+@click.option("-n", "--new-tokens", type=_MANY, default=64, show_default=True, help="New tokens.")
+@click.option("-d", "--depth", type=click.IntRange(0), default=0, show_default=True, help="Tokens before the prompt.")
+@click.option("-r", "--repetitions", type=_MANY, default=3, show_default=True, help="Repetitions.")
+@json_option
+def bench(
+    synthetic: bool, prompt_tokens: int, new_tokens: int, depth: int, repetitions: int, as_json: bool, **values: Any
+) -> None:
+    """Time a prompt of -p tokens after -d others, and the -n tokens that follow it."""
+    if synthetic:
+        values["model"] = "synthetic"
+    start = time.perf_counter()
+    with open_model(values) as model:
+        loaded = time.perf_counter() - start
+        how = f"{model.store.recipe}, {values['kv']} KV, {model.engine.threads} threads"
+        say(f"{model.name} ({how}), ready in {loaded:.2f} s")
+        samples = Samples()
+        _time(model.engine, prompt_tokens, 1, depth, seed=0)  # compiles and touches everything
+        resident = _peak_resident()  # before the ceilings take memory of their own
+        for number in range(1, repetitions + 1):
+            _measure(model.engine, samples, prompt_tokens, new_tokens, depth, number)
+            say(f"{number}/{repetitions}: prefill {samples.prefill[-1]:.1f}, decode {samples.decode[-1]:.1f} tok/s")
+        facts = _facts(model, samples, prompt_tokens, new_tokens, depth)
+        facts |= {"kv": values["kv"], "load_seconds": loaded, "resident_bytes": resident}
+    put_json(facts, indent=None) if as_json else _put(facts)
+
+
+def _measure(engine: Engine, samples: Samples, prompt: int, new: int, depth: int, seed: int) -> None:
+    from phi4mini.kernels.peak import dot_peak, read_bandwidth
+
+    samples.bandwidth.append(read_bandwidth(engine.threads))
+    samples.dots.append(dot_peak(engine.threads))
+    prefill, decode = _time(engine, prompt, new, depth, seed)
+    samples.prefill.append(prompt / prefill)
+    samples.decode.append(new / decode)
+
+
+def _time(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> tuple[float, float]:
+    """Seconds for `prompt` tokens up to their first new one, after `depth` others, and for `new` tokens after that."""
+    import numpy as np
+
+    from phi4mini.engine.params import SamplingParams
+    from phi4mini.engine.request import Request
+    from phi4mini.errors import TooLong
+
+    total = depth + prompt + new + 1
+    if total > engine.ctx:
+        raise TooLong(total, engine.ctx)
+    ids = np.random.default_rng(seed).integers(0, engine.config.vocab_size, depth + prompt).tolist()
+    # one set of rope factors throughout: crossing the boundary half-way would time another thing
+    rope = engine.config.rope_set(total)
+    request = engine.add(Request(ids[:depth] or ids, SamplingParams(ignore_eos=True), rope))
+    with closing(cast("Generator[Token]", engine.tokens(request))) as tokens:
+        if depth:
+            next(tokens)
+            request.ids[-1:] = ids[depth:]  # in place of the token just drawn
+        start = time.perf_counter()
+        next(tokens)
+        first = time.perf_counter()
+        for _ in range(new):
+            next(tokens)
+        return first - start, time.perf_counter() - first
+
+
+def _facts(model: Model, samples: Samples, prompt: int, new: int, depth: int) -> dict[str, Any]:
+    """All figures under the names the JSON has. Bytes and operations are those the arithmetic needs, no more."""
+    config, weights = model.config, model.store.weights
+    matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
+    context = depth + prompt + new / 2
+    moved = sum(m.nbytes for m in matrices) + context * config.kv_bytes_per_token(model.engine.kv)  # type: ignore[arg-type]
+    head = config.vocab_size * config.hidden_size
+    seen = prompt * (depth + (prompt + 1) / 2)  # pairs of a query and a key
+    work: float = 2 * prompt * (config.matrix_elements_per_token - head) + 2 * head  # the head is asked for once
+    work += 4 * config.num_layers * config.q_rows * seen
+    pp, tg = statistics.median(samples.prefill), statistics.median(samples.decode)
+    read, dots = statistics.median(samples.bandwidth), statistics.median(samples.dots)
+    return {
+        "model": model.name,
+        "quant": model.store.recipe,
+        "threads": model.engine.threads,
+        "prompt_tokens": prompt,
+        "new_tokens": new,
+        "depth": depth,
+        "repetitions": len(samples.prefill),
+        "pp_tok_s": pp,
+        "pp_tok_s_all": samples.prefill,
+        "tg_tok_s": tg,
+        "tg_tok_s_all": samples.decode,
+        "bytes_per_token": int(moved),
+        "read_gb_s": moved * tg / 1e9,
+        "read_ceiling_gb_s": read,
+        "read_share": moved * tg / 1e9 / read,
+        "dot_gops": work / prompt * pp / 1e9,
+        "dot_ceiling_gops": dots,
+        "dot_share": work / prompt * pp / 1e9 / dots,
+    }
+
+
+def _peak_resident() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _put(f: dict[str, Any]) -> None:
+    put(
+        f"pp {f['prompt_tokens']:<6} {f['pp_tok_s']:8.1f} tok/s ± {_spread(f['pp_tok_s_all']):.1f}   "
+        f"{f['dot_gops']:.0f} GOPS, {f['dot_share']:.0%} of this machine's {f['dot_ceiling_gops']:.0f}\n"
+        f"tg {f['new_tokens']:<6} {f['tg_tok_s']:8.1f} tok/s ± {_spread(f['tg_tok_s_all']):.1f}   "
+        f"{f['read_gb_s']:.1f} GB/s ({size(f['bytes_per_token'])} a token), "
+        f"{f['read_share']:.0%} of this machine's {f['read_ceiling_gb_s']:.1f}\n"
+        f"peak memory {size(f['resident_bytes'])}\n"
+    )
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,181 @@
+"""pull, convert, ls, show, rm: the models on this machine. They call `phi4mini.weights` and print what it says."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from phi4mini.cli.common import Progress, put, put_json, put_table, say, size
+from phi4mini.cli.options import (
+    DEFAULT_MODEL,
+    command,
+    json_option,
+    model_option,
+    offline_option,
+    quant_option,
+    yes_option,
+)
+
+if TYPE_CHECKING:
+    from phi4mini.weights.library import ModelFile
+    from phi4mini.weights.store import OpenModel
+
+
+@command()
+@click.argument("name", default=DEFAULT_MODEL)
+@quant_option
+@offline_option
+@click.option("--refresh", is_flag=True, help="Ask the hub for a newer revision.")
+@json_option
+def pull(name: str, quant: str, offline: bool, refresh: bool, as_json: bool) -> None:
+    """Download a model (resuming where it stopped) and convert it, so that it starts at once. NAME: hub id or demo."""
+    from phi4mini.weights.load import ensure_store
+
+    with Progress() as progress:
+        path = ensure_store(name, quant, offline, progress, refresh)
+    _put_path(path, as_json)
+
+
+@command()
+@model_option
+@quant_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [MODEL-QUANT.phi4 here]")
+@offline_option
+@json_option
+def convert(model: str, quant: str, output: Path | None, offline: bool, as_json: bool) -> None:
+    """Write a model as one packed file that holds all it needs: weights, config, tokenizer, chat format."""
+    from phi4mini.weights.load import convert_to
+    from phi4mini.weights.resolve import resolve
+    from phi4mini.weights.store import SUFFIX
+
+    path = output or Path(f"{resolve(model).label}-{quant}{SUFFIX}")
+    with Progress() as progress:
+        convert_to(model, quant, path, offline, progress)
+    _put_path(path, as_json)
+
+
+def _put_path(path: Path, as_json: bool) -> None:
+    nbytes = path.stat().st_size
+    if as_json:
+        put_json({"path": str(path), "bytes": nbytes})
+    else:
+        put(f"{path}\n")
+        say(f"{size(nbytes)}")
+
+
+@command(name="ls")
+@json_option
+def ls(as_json: bool) -> None:
+    """List the models that are ready to run, and what they take on disk."""
+    from phi4mini.weights.library import list_models
+
+    models = list_models()
+    if as_json:
+        put_json([_as_json(model) for model in models])
+        return
+    if not models:
+        say("no models yet; `phi4mini pull demo` fetches a small one")
+        return
+    rows = [["NAME", "QUANT", "SIZE", "MODIFIED", "FILE"]]
+    rows += [[m.name, _recipe(m), size(m.nbytes), _date(m.modified), m.path.name] for m in models]
+    put_table(rows, right=[2])
+    say(f"{size(sum(m.nbytes for m in models))} in {models[0].path.parent.parent}")
+
+
+def _as_json(model: ModelFile) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "quant": model.recipe,
+        "bytes": model.nbytes,
+        "architecture": model.architecture,
+        "modified": model.modified,
+        "path": str(model.path),
+        "broken": model.broken,
+    }
+
+
+def _recipe(model: ModelFile) -> str:
+    return "broken" if model.broken else model.recipe or "-"
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+@command()
+@click.argument("name", default=DEFAULT_MODEL)
+@quant_option
+@click.option("--verify", is_flag=True, help="Read all of it: every hash, no NaN.")
+@json_option
+def show(name: str, quant: str, verify: bool, as_json: bool) -> None:
+    """Show what a model on this machine is made of."""
+    from phi4mini.weights.load import ensure_store
+    from phi4mini.weights.store import open_store
+
+    opened = open_store(ensure_store(name, quant, offline=True))
+    if verify:
+        with Progress() as progress:
+            opened.verify(lambda done, total: progress(f"verifying {opened.path.name}", done, total))
+    facts = _facts(opened)
+    if as_json:
+        put_json(facts)
+        return
+    for key, value in facts.items():
+        if not isinstance(value, dict):
+            put(f"{key.replace('_', ' '):<24} {value}\n")
+    for kind, total in facts["formats"].items():
+        put(f"{'  stored as ' + kind:<24} {size(total)}\n")
+
+
+def _facts(opened: OpenModel) -> dict[str, Any]:
+    config = opened.config
+    formats: dict[str, int] = {}
+    for entry in opened.entries.values():
+        if entry.shape:
+            formats[entry.format] = formats.get(entry.format, 0) + entry.nbytes
+    return {
+        "name": opened.header["source"]["name"],
+        "path": str(opened.path),
+        "architecture": config.architecture,
+        "parameters": config.num_parameters,
+        "bytes": opened.nbytes,
+        "quant": opened.recipe,
+        "formats": formats,
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "heads": config.num_heads,
+        "kv_heads": config.num_kv_heads,
+        "vocabulary": config.vocab_size,
+        "longest_context": config.max_position_embeddings,
+        "rope_boundary": config.rope_boundary,
+        "kv_bytes_per_token": {kv: config.kv_bytes_per_token(kv) for kv in ("int8", "f32")},
+        "chat_format": opened.chat_format,
+        "stop_ids": list(config.eos_token_ids),
+    }
+
+
+@command()
+@click.argument("name")
+@yes_option
+@json_option
+def rm(name: str, yes: bool, as_json: bool) -> None:
+    """Delete a model from the cache: by name, all that was made from it; by file name, that file."""
+    from phi4mini.errors import BadInput
+    from phi4mini.weights.library import find, remove
+
+    found = find(name)
+    for model in found:
+        say(f"{model.path}  {size(model.nbytes)}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise BadInput("nobody is here to ask whether to delete; -y says yes")
+        click.confirm(f"Delete {len(found)} file{'s' * (len(found) > 1)}?", abort=True, err=True)
+    removed = remove(name)
+    if as_json:
+        put_json({"removed": [str(model.path) for model in removed], "bytes": sum(m.nbytes for m in removed)})
+    else:
+        say(f"deleted {size(sum(m.nbytes for m in removed))}")

@@ -1,0 +1,109 @@
+"""The options that commands share: of the same name, they mean the same in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from phi4mini.cli import SETTINGS
+from phi4mini.errors import BadInput
+
+DEFAULT_MODEL = "microsoft/Phi-4-mini-instruct"
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Decorator = Callable[[_F], _F]
+
+
+def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command with -h and environment twins that do not repeat the command's name."""
+    return click.command(context_settings=SETTINGS, **settings)
+
+
+def options(*some: _Decorator[Any]) -> _Decorator[Any]:
+    """Several options as one decorator, in the order of the help."""
+
+    def decorate(function: _F) -> _F:
+        for option in reversed(some):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_option = click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Hub id, folder, file.")
+quant_option = click.option("-q", "--quant", default="q4", show_default=True, help="f32, bf16, q8, q4, q4m, q4-head8.")
+offline_option = click.option("--offline", is_flag=True, help="Use no network.")
+json_option = click.option("--json", "as_json", is_flag=True, envvar="PHI4MINI_JSON", help="Print JSON.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+kv_option = click.option(
+    "--kv", type=click.Choice(["int8", "f32"]), default="int8", show_default=True, help="KV cache format."
+)
+ctx_option = click.option("-c", "--ctx-size", type=int, help="Most tokens of prompt and answer.  [what memory allows]")
+threads_option = click.option("-t", "--threads", type=int, help="Threads.  [physical cores allowed]")
+
+engine_options = options(
+    model_option,
+    quant_option,
+    kv_option,
+    ctx_option,
+    threads_option,
+    click.option(
+        "--rope",
+        type=click.Choice(["auto", "short", "long"]),
+        default="auto",
+        show_default=True,
+        help="LongRoPE factors: by length, or fixed.",
+    ),
+    offline_option,
+)
+
+sampling_options = options(
+    click.option("-n", "--predict", type=int, help="Most new tokens.  [until the context is full]"),
+    click.option("--temp", type=float, help="Temperature; 0 is greedy.  [0]"),
+    click.option("--top-k", type=int, help="Draw from the k best tokens only.  [off]"),
+    click.option("--top-p", type=float, help="Draw from this probability mass only.  [off]"),
+    click.option("--min-p", type=float, help="Drop tokens below this share of the best.  [off]"),
+    click.option("-s", "--seed", type=int, help="Seed: the same seed, the same text.  [drawn]"),
+    click.option("--repeat-penalty", type=float, help="Penalty on tokens seen before.  [off]"),
+    click.option("--presence-penalty", type=float, help="Subtracted once from tokens used.  [off]"),
+    click.option("--frequency-penalty", type=float, help="Subtracted per use of a token.  [off]"),
+    click.option("--logit-bias", multiple=True, metavar="ID±VALUE", help="Bias of a token, such as 1504+1.5."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
+    click.option("--ignore-eos", is_flag=True, help="Go on past the model's own end."),
+)
+_SAMPLING_NAMES = {  # option -> keyword of Model
+    "predict": "max_new_tokens",
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "seed": "seed",
+    "repeat_penalty": "repetition_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+}
+
+
+def sampling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of Model.stream from the values of `sampling_options` and --rope, checked before any model opens."""
+    from phi4mini.runs import parameters
+
+    chosen = {ours: values[name] for name, ours in _SAMPLING_NAMES.items() if values[name] is not None}
+    chosen["rope"] = values["rope"]
+    if values["logit_bias"]:
+        chosen["logit_bias"] = dict(map(_bias, values["logit_bias"]))
+    if values["stop"]:
+        chosen["stop"] = list(values["stop"])
+    if values["ignore_eos"]:
+        chosen["ignore_eos"] = True
+    parameters(chosen)
+    return chosen
+
+
+def _bias(text: str) -> tuple[int, float]:
+    at = max(text.find("+"), text.find("-"))
+    try:
+        return int(text[:at]), float(text[at:])
+    except ValueError:
+        raise BadInput(f"--logit-bias {text!r} is not an id and a signed value, such as 1504+1.5 or 1504-9") from None

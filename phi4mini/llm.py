@@ -1,0 +1,216 @@
+"""The waist: messages -> ids -> engine -> ids -> messages. It calls the rooms below; it decides nothing of its own.
+
+Promises: the same request with the same seed gives the same tokens; nothing of a prompt is ever cut; several streams of
+one `Model` may be open at once, taken in turns or from several threads. It knows text and the engine's door,
+and nothing of what is inside weights or kernels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from phi4mini import chat
+from phi4mini.chat import CallArguments, CallBroken, CallEnd, CallStart, Event, Rendered, ReplyReader, TextDelta
+from phi4mini.errors import BadInput
+from phi4mini.results import Generation, Reply, Stream
+from phi4mini.runs import Run, TextReader, ids_of, untrained_ids
+from phi4mini.weights.load import ensure_store
+from phi4mini.weights.resolve import DEFAULT, resolve
+from phi4mini.weights.store import OpenModel, open_store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from phi4mini.config import Config
+    from phi4mini.engine.engine import Engine, Token
+    from phi4mini.tokenizer import Tokenizer
+
+ChatPiece = str | CallStart | CallArguments | CallEnd | CallBroken
+
+
+def load(
+    model: str = DEFAULT,
+    quant: str = "q4",
+    kv: str = "int8",
+    threads: int | None = None,
+    ctx: int | None = None,
+    *,
+    speculate: bool = True,
+    offline: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Model:
+    """A model by hub id, folder, .gguf, our store, or "demo"; downloaded and converted first where that is needed.
+
+    `quant`: f32, bf16, q8, q4, q4m, q4-head8. `kv`: int8 or f32. `threads`: default all physical cores allowed.
+    `ctx`: most tokens of prompt and answer, default what model and memory allow. `speculate`: guess tokens from the
+    request's own text; the answer is the same. `progress(what, done, total)`: in bytes.
+    """
+    from phi4mini.engine.engine import Engine  # with it comes the compiler, which a tokenizer does not need
+
+    opened = open_store(ensure_store(model, quant, offline=offline, progress=progress))
+    return Model(opened, Engine(opened.weights, kv=kv, threads=threads, ctx=ctx, speculate=speculate), name=model)
+
+
+def load_tokenizer(model: str, offline: bool = False) -> tuple[Tokenizer, str]:
+    """A model's tokenizer and the name of its chat format; Phi-4-mini-instruct's own needs no file."""
+    from phi4mini.tokenizer import Tokenizer
+
+    if resolve(model).name == DEFAULT:
+        return Tokenizer.phi4_mini(), "phi"
+    opened = open_store(ensure_store(model, offline=offline))
+    return opened.tokenizer, opened.chat_format
+
+
+class Model:
+    """A loaded model. Close it, or use it in a `with` block, to give its threads and memory back."""
+
+    def __init__(self, opened: OpenModel, engine: Engine, name: str) -> None:
+        self.name = name
+        self.store = opened
+        self.engine = engine
+        self._lock = threading.Lock()
+        self._inboxes: dict[int, deque[Token]] = {}
+
+    @property
+    def config(self) -> Config:
+        return self.store.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.store.tokenizer
+
+    @property
+    def chat_format(self) -> str:
+        """Name of the format of its conversations; "none" when its template is not known here."""
+        return self.store.chat_format
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads; the model cannot be used again."""
+        self.engine.close()
+
+    # ---- conversations
+
+    def chat(
+        self, messages: str | Sequence[Any], tools: Sequence[Mapping[str, Any]] | None = None, **sampling: Any
+    ) -> Reply:
+        """The answer to a conversation, or to one user message given as text. Keywords: `docs/python.md`."""
+        return self.stream(messages, tools, **sampling).result
+
+    def stream(
+        self, messages: str | Sequence[Any], tools: Sequence[Mapping[str, Any]] | None = None, **sampling: Any
+    ) -> Stream[ChatPiece, Reply]:
+        """The answer as it is made: text as str, tool calls as events of `phi4mini.chat`; `.result` is the `Reply`."""
+        run = self._run(self.render(messages, tools).ids, sampling)
+        reader = ReplyReader(self.tokenizer, self.chat_format, tools)
+        return Stream(lambda stopped: self._reply(run, reader, stopped))
+
+    def render(
+        self,
+        messages: str | Sequence[Any],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> Rendered:
+        """The ids the model sees for a conversation, with loss mask and text."""
+        if self.chat_format == "none":
+            raise BadInput(f"{self.name} has a chat template that is not known here; it can only continue text")
+        turns: Sequence[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        return chat.render(turns, tools, add_generation_prompt, tokenizer=self.tokenizer, format=self.chat_format)
+
+    # ---- ids
+
+    def generate(self, prompt: str | Iterable[int], **sampling: Any) -> Generation:
+        """Continue ids, or plain text, without any chat format."""
+        return self.stream_generate(prompt, **sampling).result
+
+    def stream_generate(self, prompt: str | Iterable[int], **sampling: Any) -> Stream[str, Generation]:
+        """As `generate`, text piece by piece; `.result` is the `Generation`."""
+        run = self._run(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, sampling)
+        return Stream(lambda stopped: self._text(run, stopped))
+
+    def logits(self, ids: Iterable[int], rope: Any = "auto") -> np.ndarray:
+        """Logits after every one of n ids: float32 (n, vocab)."""
+        with self._lock:
+            return self.engine.logits(ids_of(ids), rope=rope)
+
+    def logprobs(self, ids: Iterable[int], rope: Any = "auto") -> np.ndarray:
+        """Natural log-probability of every id but the first, given those before it: float32 (n - 1,)."""
+        with self._lock:
+            return self.engine.logprobs(ids_of(ids), rope=rope)
+
+    @cached_property
+    def untrained_ids(self) -> tuple[int, ...]:
+        """Ids never drawn unless `mask_untrained=False`."""
+        return untrained_ids(self.tokenizer, self.config.vocab_size)
+
+    # ---- how it is done
+
+    def _run(self, ids: Iterable[int], sampling: Mapping[str, Any]) -> Run:
+        return Run(ids, sampling, self.tokenizer, self.untrained_ids)
+
+    def _reply(self, run: Run, reader: ReplyReader, stopped: Callable[[], bool]) -> Generator[ChatPiece, None, Reply]:
+        events: list[Event] = []
+        with closing(self._tokens(run, stopped)) as tokens:
+            for event in run.events(tokens, reader):
+                events.append(event)
+                yield event.text if isinstance(event, TextDelta) else event
+        return _as_reply(chat.reply_of(events), run)
+
+    def _text(self, run: Run, stopped: Callable[[], bool]) -> Generator[str, None, Generation]:
+        pieces = []
+        with closing(self._tokens(run, stopped)) as tokens:
+            for event in run.events(tokens, TextReader(self.tokenizer)):
+                if isinstance(event, TextDelta):
+                    pieces.append(event.text)
+                    yield event.text
+        return run.generation("".join(pieces))
+
+    def _tokens(self, run: Run, stopped: Callable[[], bool]) -> Generator[Token, None, None]:
+        """The tokens of one request. A step made here may bring tokens of other streams, which go to their inboxes."""
+        request = run.request
+        inbox: deque[Token] = deque()
+        with self._lock:
+            self.engine.add(request)
+            self._inboxes[id(request)] = inbox
+        try:
+            while not stopped():
+                with self._lock:
+                    if not inbox and request.finish_reason is None:
+                        for token in self.engine.step():
+                            self._inboxes[id(token.request)].append(token)
+                while inbox:
+                    yield inbox.popleft()
+                if request.error is not None:
+                    raise request.error
+                if request.finish_reason is not None:
+                    return
+        finally:
+            with self._lock:
+                del self._inboxes[id(request)]
+                self.engine.abort(request)
+
+
+def _as_reply(read: chat.Reply, run: Run) -> Reply:
+    """What was read, and the generation it was read from."""
+    made = run.generation(read.content)
+    return Reply(
+        read.content,
+        read.tool_calls,
+        finish_reason="tool_calls" if read.tool_calls and made.finish_reason == "stop" else made.finish_reason,
+        prompt_tokens=made.usage.prompt_tokens,
+        completion_tokens=made.usage.completion_tokens,
+        cached_tokens=made.usage.cached_tokens,
+        ids=made.ids,
+        logprobs=made.logprobs,
+        generation=made,
+    )

@@ -1,0 +1,152 @@
+"""One request between text and engine: keywords become its parameters, its tokens become text up to a stop string.
+
+Promises: an unknown keyword is refused by name with the nearest one; stop strings are found in text however it was cut
+into tokens, and never inside a tool call. It does not know conversations or what runs the engine.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from phi4mini.chat import Event, StopMatcher, TextDelta
+from phi4mini.engine.params import SamplingParams
+from phi4mini.engine.request import Request
+from phi4mini.errors import BadInput
+from phi4mini.results import Generation, Timings, TokenLogprob, Usage
+from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer.phi4 import PLACEHOLDERS
+
+if TYPE_CHECKING:
+    from phi4mini.engine.engine import Token
+
+_OURS = ("stop", "rope", "mask_untrained")  # besides the fields of SamplingParams
+_ROPES = ("auto", "short", "long")
+KEYWORDS = (*_OURS, *(field.name for field in fields(SamplingParams)))
+
+
+class Reader(Protocol):
+    """Ids to events, one at a time."""
+
+    def push(self, id: int) -> Sequence[Event]: ...
+    def finish(self) -> Sequence[Event]: ...
+
+
+class TextReader:
+    """Ids to text, with nothing read into them: control tokens come out as they are spelled."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._stream = tokenizer.stream()
+
+    def push(self, id: int) -> list[Event]:
+        text = self._stream.push(id)
+        return [TextDelta(text)] if text else []
+
+    def finish(self) -> list[Event]:
+        text = self._stream.flush()
+        return [TextDelta(text)] if text else []
+
+
+class Run:
+    """A request, its stop strings, and the tokens that have come so far."""
+
+    def __init__(
+        self, ids: Iterable[int], sampling: Mapping[str, Any], tokenizer: Tokenizer, untrained: Sequence[int]
+    ) -> None:
+        """`sampling` as `parameters` takes it. `untrained`: ids never drawn unless mask_untrained is False."""
+        params, self.matcher = parameters(sampling)
+        if sampling.get("mask_untrained", True):
+            params = replace(params, banned_ids=(*params.banned_ids, *untrained))
+        self.request = Request(ids_of(ids), params, rope=sampling.get("rope", "auto"))
+        self.tokens: list[Token] = []
+        self._tokenizer = tokenizer
+
+    def events(self, tokens: Iterable[Token], reader: Reader) -> Iterator[Event]:
+        """What the reader makes of the tokens, with text cut at the first stop string; nothing is taken after that."""
+        for token in tokens:
+            self.tokens.append(token)
+            if token.finish != "stop":  # the id that ends an answer is not part of its text
+                yield from self._before_stop(reader.push(token.id))
+            if self.matcher.matched is not None:
+                return
+        yield from self._before_stop(reader.finish())
+        if held := self.matcher.flush():
+            yield TextDelta(held)
+
+    def _before_stop(self, events: Iterable[Event]) -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, TextDelta):
+                if text := self.matcher.push(event.text):
+                    yield TextDelta(text)
+            elif self.matcher.matched is None:
+                if held := self.matcher.flush():
+                    yield TextDelta(held)
+                yield event
+
+    def generation(self, text: str) -> Generation:
+        """The result, `text` being what the events spelled."""
+        request, params = self.request, self.request.params
+        matched = self.matcher.matched is not None
+        return Generation(
+            ids=[token.id for token in self.tokens],
+            text=text,
+            finish_reason="stop" if matched else request.finish_reason or "abort",
+            usage=Usage(request.num_prompt, len(self.tokens), request.cached_tokens),
+            seed=request.seed,
+            timings=Timings(request.timings.prefill_seconds, request.timings.decode_seconds),
+            logprobs=self._logprobs(self.tokens) if params.logprobs is not None else None,
+            prompt_logprobs=self._logprobs(request.prompt_logprobs) if request.prompt_logprobs is not None else None,
+        )
+
+    def _logprobs(self, noted: Iterable[Any]) -> list[TokenLogprob]:
+        """From tokens or prompt log-probabilities; None stands for the first prompt token, which nothing predicts."""
+        named = self._tokenizer.token_text
+        return [
+            TokenLogprob(self.request.ids[0], named(self.request.ids[0]), None)
+            if note is None
+            else TokenLogprob(
+                note.id,
+                named(note.id),
+                note.logprob,
+                tuple(TokenLogprob(id, named(id), value) for id, value in note.top or ()),
+            )
+            for note in noted
+        ]
+
+
+def untrained_ids(tokenizer: Tokenizer, vocab_size: int) -> tuple[int, ...]:
+    """Rows of the model that no text has trained: free rows, and Phi's placeholders, which no text is encoded to."""
+    placeholders = set(PLACEHOLDERS.values()) - tokenizer.control_ids if tokenizer.is_phi4 else set()
+    return (*sorted(placeholders), *range(len(tokenizer), vocab_size))
+
+
+def parameters(sampling: Mapping[str, Any]) -> tuple[SamplingParams, StopMatcher]:
+    """What the keywords mean: fields of SamplingParams; stop, a text or a list; rope; mask_untrained, a bool.
+
+    Raises `BadInput` naming what is unknown or out of range, before there is a model.
+    """
+    for name in sampling:
+        if name not in KEYWORDS:
+            near = difflib.get_close_matches(name, KEYWORDS, 1, 0.0)[0]
+            raise BadInput(f"unknown keyword {name!r}; the nearest there is: {near!r}")
+    if sampling.get("rope", "auto") not in _ROPES:
+        raise BadInput(f"rope must be {', '.join(_ROPES)}, not {sampling['rope']!r:.40}")
+    if not isinstance(sampling.get("mask_untrained", True), bool):
+        raise BadInput(f"mask_untrained must be true or false, not {sampling['mask_untrained']!r:.40}")
+    params = SamplingParams(**{name: value for name, value in sampling.items() if name not in _OURS})
+    return params, StopMatcher(sampling.get("stop") or ())
+
+
+def ids_of(ids: Iterable[int]) -> list[int]:
+    """Ids as plain integers. Raises `BadInput` for anything else, or none."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise BadInput(f"token ids must be a list of integers, got {ids!r:.60}")
+    listed: list[Any] = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    bad = [i for i in listed if type(i) is not int]
+    if bad:
+        raise BadInput(f"token ids must be integers, got {bad[0]!r:.60}")
+    if not listed:
+        raise BadInput("the prompt is empty: there is no token to start from")
+    return listed
