@@ -59,11 +59,17 @@ class Format:
     minimum: bool = False
     zero: int = 0  # the integer that means 0.0 (before a minimum)
     signed_scale: bool = False  # second-level scales are s8 instead of u8
+    top: int = 0  # the largest integer where it is less than the bits allow
     act_group: int = 32  # activations that share one scale when a matrix of this format is multiplied
 
     @property
     def block(self) -> bool:
         return self.superblock > 1
+
+    @property
+    def largest(self) -> int:
+        """The largest stored integer."""
+        return self.top or (1 << self.bits) - 1
 
     @property
     def run(self) -> int:
@@ -108,8 +114,8 @@ FORMATS: dict[str, Format] = {
         Format("q4", 4, group=32, superblock=64, zero=8),
         Format("q4m", 4, group=32, superblock=64, minimum=True),
         Format("q4k", 4, group=32, superblock=256, two_level=True, minimum=True),
-        Format("q5k", 8, group=32, superblock=256, two_level=True, minimum=True),
-        Format("q6k", 8, group=16, superblock=256, two_level=True, zero=32, signed_scale=True, act_group=16),
+        Format("q5k", 8, group=32, superblock=256, two_level=True, minimum=True, top=31),
+        Format("q6k", 8, group=16, superblock=256, two_level=True, zero=32, signed_scale=True, top=63, act_group=16),
     )
 }
 

@@ -86,15 +86,18 @@ def _superblock(k: Kernel, f: Format, header: V, block: V, acc: list[Var], rows:
 def _dots(k: Kernel, f: Format, lines: V, inputs: list[V], unit: V, rows: int, cols: int) -> list[list[V]]:
     """Integer sums of the runs in 64 inputs: [run][row] of i32x16."""
     per_step = 64 // f.run
-    totals = [[_start(k, f, unit * per_step + r, m, cols) for m in range(rows)] for r in range(per_step)]
+    weights: dict[int, V] = {}  # by which four inputs of the 64
     for i in range(64 * f.bits // 8 // 4):
         line = k.load(lines.at(i * LINE), vec(I8, 64))
-        quads = [(i, line)] if f.bits == 8 else [(i, k.low_nibble(line)), (i + 8, k.high_nibble(line))]
-        for quad, weights in quads:
-            for m in range(rows):
-                r = quad * 4 // f.run
-                totals[r][m] = k.dot4(totals[r][m], weights, k.spread4(inputs[m].at(quad * 4)), small=_small(f))
-    return totals
+        weights |= {i: line} if f.bits == 8 else {i: k.low_nibble(line), i + 8: k.high_nibble(line)}
+
+    def pair(cell: int, n: int) -> tuple[V, V]:
+        quad = cell // rows * (f.run // 4) + n
+        return weights[quad], k.spread4(inputs[cell % rows].at(quad * 4))
+
+    starts = [_start(k, f, unit * per_step + r, m, cols) for r in range(per_step) for m in range(rows)]
+    sums = k.dot_runs(starts, f.run // 4, pair, f.largest)
+    return [sums[r * rows : (r + 1) * rows] for r in range(per_step)]
 
 
 # many rows -----------------------------------------------------------------------------------------------------------
@@ -175,13 +178,15 @@ def _tile(
         scales = panel.at(g * (wide * LINE) + _panel_scales(wide))
         for r in range(f.group // f.run):
             at = g * f.group + r * f.run  # input, counted inside the panel
-            total = {(m, s): _start(k, f, (first + at) // f.run, row + m, cols) for m, s in cells}
-            for i in range(f.run // 4):
-                weights = [k.load(panel.at((at // 4 + i) * (wide * LINE) + s * LINE), vec(I8, 64)) for s in range(wide)]
-                for m in range(tall):
-                    activations = k.spread4(inputs[m].at(at + i * 4))
-                    for s in range(wide):
-                        total[m, s] = k.dot4(total[m, s], weights[s], activations, small=_small(f))
+            lines = panel.at(at // 4 * (wide * LINE))
+            run = (first + at) // f.run
+
+            def pair(cell: int, n: int, lines: V = lines, at: V = at) -> tuple[V, V]:
+                m, s = cells[cell]
+                return k.load(lines.at((n * wide + s) * LINE), vec(I8, 64)), k.spread4(inputs[m].at(at + n * 4))
+
+            starts = [_start(k, f, run, row + m, cols) for m, _ in cells]
+            total = dict(zip(cells, k.dot_runs(starts, f.run // 4, pair, f.largest), strict=True))
             for m in range(tall):
                 around = ((row + m) * (cols // f.act_group) + (first + at) // f.act_group) * 4
                 for s in range(wide):
@@ -193,11 +198,6 @@ def _tile(
 
 
 # what both share: the arithmetic -------------------------------------------------------------------------------------
-
-
-def _small(f: Format) -> bool:
-    """Whether every stored integer is below 128, also when an upper nibble has been shifted down."""
-    return f.bits == 4 or f.zero == 32 or f.minimum
 
 
 def _start(k: Kernel, f: Format, run: V, row: V | int, cols: int) -> V:
