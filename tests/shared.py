@@ -1,4 +1,4 @@
-"""Where the shared facts and data lie, beside the checkout; tests that need them are skipped, by name, where they are absent."""
+"""Where the shared facts and data lie, beside the checkout; tests that need them are skipped where they are absent."""
 
 from __future__ import annotations
 

@@ -56,9 +56,10 @@ def engines(demo_store):
         engine.close()
 
 
-LIST = "[" + ",\n".join(f'{{"id": {i}, "task": "water the plants in room {i}", "done": false}}' for i in range(12)) + "]"
+ROWS = [f'{{"id": {i}, "task": "water the plants in room {i}", "done": false}}' for i in range(12)]
+TASK = 'Copy this JSON and set every "done" to true:\n[' + ",\n".join(ROWS) + "]"
 PROMPTS = {
-    "copy": f'<|im_start|>user\nCopy this JSON and set every "done" to true:\n{LIST}<|im_end|>\n<|im_start|>assistant\n',
+    "copy": f"<|im_start|>user\n{TASK}<|im_end|>\n<|im_start|>assistant\n",
     "prose": "<|im_start|>user\nTell me a story about a lighthouse keeper.<|im_end|>\n<|im_start|>assistant\n",
 }
 

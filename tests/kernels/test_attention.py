@@ -1,0 +1,238 @@
+"""Attention over pages: right within its derived error, and the same bits for one row or many, alone or beside others.
+
+The error bound, u = 2^-24, for one output o = sum p v / sum p over n keys in c pages:
+
+    score   int8: exact integers times three once-rounded factors: |s| (6 u)
+            f32: a chain of dim fma: gamma(dim) |q| . |k|, and |s| (6 u)
+    p       exp is within 2 ulp (4 u) of e^(s - m), whose argument was rounded: its relative error is at most
+            r = 2 error(s) + u |s - m| + 4 u, where m, a score itself, cancels but for its error
+    sums    f32: at most n + 2 c roundings; int8: integers exact, 5 roundings a page
+    int8    p times V's scale is rounded to 16 bits against the largest in its page: half a step and, for the roundings
+            of 65535 / peak and the product, 65535 x 4 u = 0.02 steps more, for each key, times |v|
+
+so |got - exact| <= (2 r + gamma(sums)) sum p |v| / sum p + 0.52 sum step |v| / sum p.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from phi4mini.kernels import attention, rope
+from phi4mini.kernels.kv import CHUNK, PAGE
+from phi4mini.kernels.pool import Call, aligned
+from phi4mini.kernels.quantize import quantize
+from tests.kernels.harness import PAD, U, fitted, gamma, run, same, sink, word
+from tests.kernels.pages import PagePool, hadamard, rounded, stored
+
+SHAPES = [(2, 2, 32), (3, 1, 64), (4, 1, 96), (6, 2, 128)]  # heads, kv heads, head_dim: groups of 1, 3, 4, 3
+LENGTH = 1090
+STEPS = 65535
+FREE = 1 << 40  # a window that hides nothing
+
+
+class Sequence:
+    """Random K, V and Q of one sequence; K and V of `length` tokens in pages of a shared pool."""
+
+    def __init__(self, pool: PagePool, heads: int, table: np.ndarray, length: int = LENGTH, seed: int = 0) -> None:
+        kv_heads, dim, kind = pool.layout.kv_heads, pool.layout.head_dim, pool.layout.kind
+        rng = np.random.default_rng([seed, dim])
+        k, v = rng.standard_normal((2, length, kv_heads, dim)).astype(np.float32)
+        q = (1.2 * rng.standard_normal((length, heads, dim))).astype(np.float32)
+        self.kv, self.table = stored(kind, k, v), table.astype(np.int32)
+        pool.put(table, self.kv)
+        if kind == "int8":
+            integers, self.q_scale = rounded(hadamard(q))
+            self.q = integers.astype(np.int8)
+            self.q_start = (-128 * integers.sum(-1)).astype(np.int32)
+        else:
+            self.q, self.q_scale, self.q_start = q, np.ones(q.shape[:2], np.float32), np.zeros(q.shape[:2], np.int32)
+
+
+@cache
+def setting(kind: str, shape: tuple[int, int, int]) -> tuple[PagePool, Sequence]:
+    """A pool with one long sequence in scattered pages and room for more."""
+    heads, kv_heads, dim = shape
+    pages = -(-LENGTH // PAGE)
+    pool = PagePool(kind, kv_heads, dim, pages + 8)
+    return pool, Sequence(pool, heads, np.random.default_rng(5).permutation(pages) + 4)
+
+
+def attend(
+    pool: PagePool, heads: int, runs: list[tuple[Sequence, int, int]], tall: int, window: int = FREE, threads: int = 1,
+    format: str = "f32",
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Rows start .. start + count - 1 of each sequence in one pass; the sink after `merge`, (rows, heads * dim)."""
+    kind, dim, kv_heads = pool.layout.kind, pool.layout.head_dim, pool.layout.kv_heads
+    tiles, first = [], 0
+    for sequence, start, count in runs:
+        for row in range(0, count, tall):
+            tiles.append((first + row, min(tall, count - row), start + row, sequence.table.ctypes.data))
+        first += count
+    q, q_scale, q_start = (
+        fitted(np.concatenate([getattr(s, name)[a : a + n] for s, a, n in runs]))
+        for name in ("q", "q_scale", "q_start")
+    )
+    positions = np.concatenate([np.arange(a, a + n) for _, a, n in runs])
+    chunks = int(positions.max()) // CHUNK + 1
+    counts, partial = word(len(tiles)), aligned(first * chunks * heads * attention.partial_floats(dim))
+    counts[1], partial[:] = chunks, np.nan
+    stride = attention.scratch_bytes(tall, heads // kv_heads, dim)
+    stride = -(-stride // 64) * 64
+    out = sink(format, first, heads * dim)
+    run(
+        Call(
+            attention.attend(kind=kind, heads=heads, kv_heads=kv_heads, head_dim=dim, tall=tall),
+            q=q, q_scale=q_scale, q_start=q_start, pool=pool.bytes, tiles=np.array(tiles, np.int64), counts=counts,
+            partial=partial, scale=dim**-0.5 * rope.mix_factor(kind, dim), window=window, ticket=word(0),
+            scratch=aligned(stride * threads, np.uint8), scratch_stride=stride,
+        ),
+        Call(
+            attention.merge(format=format, heads=heads, head_dim=dim),
+            partial=partial, counts=counts, positions=positions.astype(np.int64), rows=word(first), **out,
+        ),
+        threads=threads,
+    )  # fmt: skip
+    return {name: a[:-PAD].copy() if len(a) else a for name, a in out.items()}
+
+
+def exact(pool: PagePool, s: Sequence, row: int, head: int, group: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """One head's output and its error bound, (dim,) each, in float64 from what is stored."""
+    layout, shared, n = pool.layout, head // group, row + 1
+    first = max(0, n - window)
+    q = s.q[row, head].astype(np.float64)
+    k, v = (a[first:n, shared].astype(np.float64) for a in (s.kv.k, s.kv.v))
+    factor = layout.head_dim**-0.5 * rope.mix_factor(layout.kind, layout.head_dim) * float(s.q_scale[row, head])
+    score = k @ q * factor * s.kv.k_scale[first:n, shared]
+    off = np.abs(score) * 6 * U
+    if layout.kind == "f32":
+        off = off + gamma(layout.head_dim) * (np.abs(k) @ np.abs(q)) * factor
+    p = np.exp(score - score.max())
+    relative = 2 * off.max() + U * np.ptp(score) + 4 * U
+    scaled = p * s.kv.v_scale[first:n, shared]
+    pages = np.arange(first, n) // PAGE
+    roundings = n + 2 * len(set(pages)) if layout.kind == "f32" else 5 * len(set(pages))
+    bound = (2 * relative + gamma(roundings + 8)) * (scaled @ np.abs(v))
+    if layout.kind == "int8":
+        peaks = {page: scaled[pages == page].max() for page in set(pages)}
+        bound = bound + 0.52 / STEPS * (np.array([peaks[page] for page in pages]) @ np.abs(v))
+    return scaled @ v / p.sum(), bound / p.sum()
+
+
+def check(kind: str, shape: tuple[int, int, int], start: int, count: int, window: int, tall: int) -> None:
+    heads, kv_heads, dim = shape
+    pool, sequence = setting(kind, shape)
+    got = attend(pool, heads, [(sequence, start, count)], tall, window)["q"].reshape(count, heads, dim)
+    worst = 0.0
+    for row in range(count):
+        for head in range(heads):
+            want, bound = exact(pool, sequence, start + row, head, heads // kv_heads, window)
+            worst = max(worst, float((np.abs(got[row, head] - want) / (bound + 1e-30)).max()))
+    print(f"{kind} {shape} from {start}, window {window}: worst error {worst:.2f} of its bound")
+    assert worst <= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["int8", "f32"])
+@pytest.mark.parametrize(("start", "count"), [(0, 3), (60, 7), (1020, 8)])
+def test_softmax_within_the_derived_error(kind: str, shape: tuple[int, int, int], start: int, count: int) -> None:
+    check(kind, shape, start, count, FREE, attention.tall_tile(shape[0] // shape[1]))
+
+
+@pytest.mark.parametrize("window", [1, 24, 64, 1000])
+@pytest.mark.parametrize("kind", ["int8", "f32"])
+def test_a_sliding_window_hides_what_is_older(kind: str, window: int) -> None:
+    for start, count in ((0, 2), (22, 4), (62, 5), (1022, 4)):
+        check(kind, SHAPES[1], start, count, window, attention.tall_tile(3))
+
+
+@pytest.mark.parametrize("kind", ["int8", "f32"])
+def test_the_bound_tells_one_key_more_or_less(kind: str) -> None:
+    """At a thousand keys, the exact output without the first key lies outside the bound around the exact one."""
+    pool, sequence = setting(kind, SHAPES[1])
+    want, bound = exact(pool, sequence, 1024, 0, 3, FREE)
+    less, _ = exact(pool, sequence, 1024, 0, 3, 1024)
+    assert (np.abs(want - less) > 2 * bound).any()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["int8", "f32"])
+@pytest.mark.parametrize("window", [FREE, 40])
+def test_one_row_or_a_tile_same_bits(kind: str, shape: tuple[int, int, int], window: int) -> None:
+    """Decode's kernel row by row, prefill's over tiles that begin anywhere, across pages and chunks."""
+    heads, kv_heads, _ = shape
+    pool, s = setting(kind, shape)
+    tall = attention.tall_tile(heads // kv_heads)
+    for start, count in ((58, 14), (1018, 13)):
+        tiles = attend(pool, heads, [(s, start, count)], tall, window)["q"]
+        later = attend(pool, heads, [(s, start + 1, 2), (s, start + 3, count - 3)], tall, window)["q"]
+        single = attend(pool, heads, [(s, start + i, 1) for i in range(count)], 1, window)["q"]
+        assert same(single, tiles)
+        assert same(later, tiles[1:])
+
+
+@pytest.mark.parametrize("kind", ["int8", "f32"])
+def test_sequences_in_one_pass_do_not_meet(kind: str) -> None:
+    """Each row alone, and beside sequences that are longer (more chunks), shorter, or the same pages read again."""
+    heads = SHAPES[1][0]
+    pool, s = setting(kind, SHAPES[1])
+    short = Sequence(pool, heads, np.array([1, 0]), 70, seed=1)
+    runs = [(short, 66, 4), (s, 1015, 20), (short, 0, 1), (s, 63, 2)]
+    alone = [attend(pool, heads, [r], attention.tall_tile(3))["q"] for r in runs]
+    for threads in (1, 2, 3):
+        together = attend(pool, heads, runs, attention.tall_tile(3), threads=threads)["q"]
+        assert same(together, np.concatenate(alone))
+
+
+@pytest.mark.parametrize("kind", ["int8", "f32"])
+@pytest.mark.parametrize("garbage", [0xFF, 0x7F, 0x80, 0x00])
+@pytest.mark.parametrize("tall", [1, 4])
+def test_what_an_earlier_sequence_left_in_a_page_changes_nothing(kind: str, garbage: int, tall: int) -> None:
+    """Bytes after the last token: NaN, huge, tiny, zero, as numbers and as scales."""
+    heads, kv_heads, dim = SHAPES[1]
+    outs = []
+    for fill in (0x11, garbage):
+        pool = PagePool(kind, kv_heads, dim, 2)
+        pool.bytes[:] = fill
+        s = Sequence(pool, heads, np.array([1, 0]), 70, seed=2)
+        outs.append([attend(pool, heads, [(s, start, 4)], tall)["q"] for start in (0, 20, 66)])
+    assert all(same(a, b) for a, b in zip(*outs, strict=True))
+    assert all(np.isfinite(a).all() for a in outs[0])
+
+
+@pytest.mark.parametrize("part", ["q_scale", "k_scale", "v_scale"])
+def test_nan_among_what_is_seen_reaches_the_output(part: str) -> None:
+    """Int8 queries, keys or values that were NaN have a scale of NaN; the row is NaN, not quietly wrong."""
+    heads, kv_heads, dim = SHAPES[1]
+    pool = PagePool("int8", kv_heads, dim, 2)
+    s = Sequence(pool, heads, np.array([1, 0]), 70, seed=3)
+    if part == "q_scale":
+        s.q_scale[65] = np.nan
+    else:
+        getattr(s.kv, part)[65] = np.nan
+        pool.put(s.table, s.kv)
+    for tall in (1, 4):
+        got = attend(pool, heads, [(s, 62, 8)], tall)["q"]
+        broken = np.isnan(got).all(1)
+        assert np.array_equal(broken, np.isnan(got).any(1))
+        assert broken.tolist() == [row == 65 if part == "q_scale" else row >= 65 for row in range(62, 70)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("format", ["q4", "q8", "q6k"])
+def test_merge_fills_every_sink_with_the_same_numbers(shape: tuple[int, int, int], format: str) -> None:
+    heads, _, dim = shape
+    pool, s = setting("int8", shape)
+    runs = [(s, 1021, 5)]
+    plain = attend(pool, heads, runs, 1)["q"]
+    want = sink(format, 5, heads * dim)
+    run(Call(quantize(format=format, cols=heads * dim), x=fitted(plain), rows=word(5), **want))
+    got = attend(pool, heads, runs, 1, format=format, threads=3)
+    assert all(same(got[name], want[name][:5]) for name in got)
+
+
+def test_tiles_are_about_a_dozen_queries() -> None:
+    for group in range(1, 17):
+        assert 1 <= attention.tall_tile(group) * group <= max(12, group)
