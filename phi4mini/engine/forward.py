@@ -20,12 +20,12 @@ from phi4mini.config import Config
 from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS, Buffers, Sink
 from phi4mini.errors import BadInput
 from phi4mini.formats import Matrix
-from phi4mini.kernels import attention, copy, matmul, norm, quantize, rope, swiglu
+from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, rope, swiglu
 from phi4mini.kernels.crew import Crew
 from phi4mini.kernels.kv import KVLayout
 from phi4mini.kernels.lang import Spec
 from phi4mini.kernels.pool import Call, Pool, Program
-from phi4mini.weights.arrays import Weights
+from phi4mini.weights.arrays import LayerWeights, Weights
 
 NO_WINDOW = 1 << 40  # tokens: longer than any context
 
@@ -60,6 +60,7 @@ class Network:
         self.cache = [np.zeros(pages * self.layout.page_bytes, np.uint8) for _ in range(c.num_layers)]
         self.buffers = Buffers(c, weights, pool.threads)
         self._programs: dict[tuple[int, int, int], Program] = {}
+        build.library().prepare(self._specs())
 
     def run(self, batch: Batch, profile: bool = False) -> np.ndarray:
         """Compute a batch: K and V go into the cache. Returns logits f32 (len(wanted), vocab), a view until the next
@@ -88,12 +89,21 @@ class Network:
         group = self.config.num_heads // self.config.num_kv_heads
         return 1 if all(n == 1 for _, n, _ in batch.runs) else attention.tall_tile(group)
 
+    def _specs(self) -> list[Spec]:
+        """Every kernel that a pass of any shape may come to need. Layers of one make are looked at once."""
+        layers = {tuple(m.format.name for m in (w.qkv, w.o, w.gate_up, w.down)): w for w in self.weights.layers}
+        every = range(1, matmul.FEW + 1)
+        calls = [c for rows in every for c in self._record(rows, 0, 1, list(layers.values()))]
+        calls += self._record(MAX_ROWS, 0, attention.tall_tile(self.config.group_size), list(layers.values()))
+        calls += [c for outputs in (*every, MAX_OUTPUTS) for c in self._head(outputs)]
+        return [c.spec for c in calls]
+
     # the straight line -----------------------------------------------------------------------------------------------
 
-    def _record(self, rows: int, outputs: int, tall: int) -> list[Call]:
+    def _record(self, rows: int, outputs: int, tall: int, layers: list[LayerWeights] | None = None) -> list[Call]:
         self.buffers.tickets_used = 0
         calls: list[Call] = []
-        for index, layer in enumerate(self.weights.layers):
+        for index, layer in enumerate(layers or self.weights.layers):
             calls += self._attention(index, layer.input_norm, layer.qkv, layer.o, rows, tall)
             calls += self._feed_forward(layer.post_norm, layer.gate_up, layer.down, rows)
         return calls + (self._head(outputs) if outputs else [])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from pathlib import Path
 import llvmlite
 import llvmlite.binding as llvm
 
+from phi4mini.errors import Phi4MiniError
 from phi4mini.files import atomic_write, cache_home
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang import Spec
 
+_log = logging.getLogger(__name__)
 SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _PINNED_CPU = {"avx512vnni": "znver4", "avxvnni": "alderlake", "avx2": "haswell", "neon": "neoverse-n1"}
 
@@ -69,25 +72,32 @@ class Library:
         self._addresses: dict[Spec, int] = {}
         self._lock = threading.Lock()
 
-    def need(self, specs: Iterable[Spec], notice: Callable[[int], None] | None = None) -> None:
-        """Make the kernels available; `notice` is told how many must be compiled first, if any. Threads may call it
-        together.
-        """
+    def need(self, specs: Iterable[Spec]) -> None:
+        """Make kernels callable, compiling those that are not on disk. Threads may call it together."""
         with self._lock:
-            self._need(specs, notice)
+            wanted = [s for s in dict.fromkeys(specs) if s not in self._addresses]
+            objects = {s: _read(self._file(s)) or self._compile(s) for s in wanted}
+            if objects:
+                self._load(objects)
 
-    def _need(self, specs: Iterable[Spec], notice: Callable[[int], None] | None) -> None:
-        wanted = [s for s in dict.fromkeys(specs) if s not in self._addresses]
-        files = {s: self.folder / f"{self._key(s)}.o" for s in wanted}
-        objects = {s: _read(f) for s, f in files.items()}
-        missing = [s for s in wanted if objects[s] is None]
-        if missing and notice:
-            notice(len(missing))
+    def prepare(self, specs: Iterable[Spec]) -> None:
+        """Compile what is not on disk yet, saying so in one line; a run that comes to need it will not wait."""
+        missing = [s for s in dict.fromkeys(specs) if s not in self._addresses and not self._file(s).is_file()]
+        if missing:
+            _log.warning("compiling %d kernels for %s, this once", len(missing), self.target.cpu)
         for spec in missing:
-            objects[spec] = code = compile_object(spec, self.target)
-            _write(files[spec], code)
-        if objects:
-            self._load(objects)
+            self._compile(spec)
+
+    def _compile(self, spec: Spec) -> bytes:
+        code = compile_object(spec, self.target)
+        try:
+            _write(self._file(spec), code)
+        except (OSError, Phi4MiniError) as error:
+            _log.warning("compiled kernels cannot be kept: %s", error)
+        return code
+
+    def _file(self, spec: Spec) -> Path:
+        return self.folder / f"{self._key(spec)}.o"
 
     def address(self, spec: Spec) -> int:
         return self._addresses[spec]
@@ -97,7 +107,7 @@ class Library:
         self.need([spec])
         return SIGNATURE(self.address(spec))
 
-    def _load(self, objects: dict[Spec, bytes | None]) -> None:
+    def _load(self, objects: dict[Spec, bytes]) -> None:
         if self._engine is None:
             self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.target.machine())
         for code in objects.values():
