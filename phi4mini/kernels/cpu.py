@@ -92,8 +92,10 @@ def cpu() -> Cpu:
 
     try:
         features = dict(llvm.get_host_cpu_features())
-    except RuntimeError:  # LLVM cannot tell on some systems; every 64-bit ARM Mac has both
-        features = dict.fromkeys(ISAS["neon"], platform.machine() == "arm64")
+    except RuntimeError:  # LLVM cannot tell on some systems
+        features = {}
+    if platform.machine() in ("aarch64", "arm64"):
+        features |= arm_features(platform.system())
     return read_cpu(llvm.get_host_cpu_name(), features, os.environ)
 
 
@@ -122,6 +124,17 @@ def _isas(name: str, features: Mapping[str, bool]) -> list[str]:
     if not found:
         raise Phi4MiniError(f"this CPU ({name}) has neither AVX2 with FMA and F16C nor NEON with dotprod")
     return found
+
+
+def arm_features(system: str, root: Path = Path("/")) -> dict[str, bool]:
+    """What LLVM leaves out on ARM: Linux names the dot product "asimddp", which it does not read (LLVM 22), and it looks
+    at no Mac, all of which have both.
+    """
+    if system == "Darwin":
+        return dict.fromkeys(ISAS["neon"], True)
+    lines = _text(root / "proc/cpuinfo").splitlines()
+    words = {word for line in lines if line.startswith("Features") for word in line.split()}
+    return {"neon": "asimd" in words, "dotprod": "asimddp" in words}
 
 
 # --- cores and caches -----------------------------------------------------------------------------------------------

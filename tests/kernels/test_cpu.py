@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from phi4mini.errors import BadInput, Phi4MiniError
-from phi4mini.kernels.cpu import ISAS, Cpu, cpu, read_cpu
+from phi4mini.kernels.cpu import ISAS, Cpu, arm_features, cpu, read_cpu
 
 AVX2 = dict.fromkeys(["avx2", "fma", "f16c"], True)
 ZEN4 = {feature: True for feature in ISAS["avx512vnni"]}
@@ -234,3 +234,14 @@ def test_affinity_is_obeyed():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nfrom phi4mini.kernels.cpu import cpu\n"
     run = [sys.executable, "-c", code + "print(cpu().threads(), cpu().threads(64))"]
     assert subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stdout == "1 1\n"
+
+
+def test_linux_on_arm_is_asked_in_its_own_words(tmp_path):
+    """LLVM 22 does not know that cpuinfo's asimddp is the dot product."""
+    (tmp_path / "proc").mkdir()
+    cpuinfo = tmp_path / "proc" / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd evtstrm aes asimdhp asimddp\nCPU part\t: 0xd0c\n")
+    assert arm_features("Linux", tmp_path) == {"neon": True, "dotprod": True}
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd\n")
+    assert arm_features("Linux", tmp_path) == {"neon": True, "dotprod": False}
+    assert all(arm_features("Darwin").values())
