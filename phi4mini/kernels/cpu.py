@@ -127,8 +127,8 @@ def _isas(name: str, features: Mapping[str, bool]) -> list[str]:
 
 
 def arm_features(system: str, root: Path = Path("/")) -> dict[str, bool]:
-    """What LLVM leaves out on ARM: Linux names the dot product "asimddp", which it does not read (LLVM 22), and it looks
-    at no Mac, all of which have both.
+    """What LLVM 22 leaves out on ARM: Linux names the dot product "asimddp", which it does not read, and it looks at no
+    Mac, all of which have both.
     """
     if system == "Darwin":
         return dict.fromkeys(ISAS["neon"], True)
