@@ -4,11 +4,13 @@
 PYTHON ?= python3
 PROMPT ?= Why is the sky blue? Answer in two sentences.
 VENV := .venv
+BENCH_LLAMA := $(if $(PHI4MINI_BENCH_LLAMA),,.venv-llama/.ready)
+BENCH_OPENVINO := $(if $(PHI4MINI_BENCH_OPENVINO),,.venv-openvino/.ready)
 LIVE := .venv-live
 export PROMPT
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup chat test test-slow test-live check clean
+.PHONY: help setup chat test test-slow test-live check bench bench-peers clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +33,12 @@ check: $(VENV)/.ready-dev ## ruff and mypy
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 
+bench: $(VENV)/.ready-bench ## time the whole model against the peers that are there; a table, JSON, a plot
+	$(VENV)/bin/python -m benchmarks.run
+
+bench-peers: $(VENV)/.ready $(BENCH_LLAMA) $(BENCH_OPENVINO) ## install llama.cpp and OpenVINO for bench, and make their models
+	$(VENV)/bin/python -m benchmarks.prepare
+
 clean: ## remove what make built; models stay in the cache (phi4mini ls, phi4mini rm)
 	rm -rf $(VENV) $(LIVE) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
@@ -48,7 +56,26 @@ $(LIVE)/.ready: pyproject.toml
 	$(call environment,$(LIVE),.[dev$(comma)live])
 	@touch $@
 
+$(VENV)/.ready-bench: pyproject.toml
+	$(call environment,$(VENV),.[bench])
+	@touch $(VENV)/.ready $@
+
+# Peers get environments of their own, unless the two variables name interpreters that are there already.
+
+.venv-llama/.ready:
+	$(call peer,.venv-llama,"llama-cpp-python>=0.3.36" "gguf>=0.19" numpy)
+
+.venv-openvino/.ready:
+	$(call peer,.venv-openvino,"openvino-genai>=2026.4" "optimum-intel>=2.2" "nncf>=3.4")
+
 comma := ,
+
+define peer
+@test -x $(1)/bin/python || { echo "building $(1)" >&2; $(PYTHON) -m venv $(1); }
+@echo 'installing $(2) into $(1): minutes' >&2
+@$(1)/bin/python -m pip install -qq $(2)
+@touch $@
+endef
 
 define environment
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

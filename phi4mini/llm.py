@@ -53,7 +53,9 @@ def load(
     from phi4mini.engine.engine import Engine  # with it comes the compiler, which a tokenizer does not need
 
     opened = open_store(ensure_store(model, quant, offline=offline, progress=progress))
-    return Model(opened, Engine(opened.weights, kv=kv, threads=threads, ctx=ctx, speculate=speculate), name=model)
+    return Model(
+        opened, Engine(opened.weights, kv=kv, threads=threads, ctx=ctx, speculate=speculate, reuse=True), name=model
+    )
 
 
 def load_tokenizer(model: str, offline: bool = False) -> tuple[Tokenizer, str]:

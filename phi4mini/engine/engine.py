@@ -16,7 +16,8 @@ import numpy as np
 
 from phi4mini.config import RopeMode
 from phi4mini.engine.buffers import MAX_OUTPUTS, rows_that_fit
-from phi4mini.engine.cache import Pages, pages_for
+from phi4mini.engine.cache import Content, Pages, Prefix, pages_for
+from phi4mini.engine.disk import CacheFolder, Disk
 from phi4mini.engine.forward import Batch, Network
 from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Finish, PromptLogprob, Request, TopLogprobs
@@ -43,7 +44,9 @@ class Token:
 
 
 class Engine:
-    """A model ready to compute. `ctx` is the most tokens (prompt and answer) that one request may have."""
+    """A model ready to compute. `ctx` is the most tokens (prompt and answer) that one request may have. `reuse`: a
+    request begins with what earlier ones have computed of the same tokens; with `disk`, after a restart too.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,8 @@ class Engine:
         threads: int | None = None,
         ctx: int | None = None,
         speculate: bool = True,
+        reuse: bool = False,
+        disk: CacheFolder | None = None,
     ) -> None:
         if kv not in ("int8", "f32"):
             raise BadInput(f"kv must be int8 or f32, got {kv!r}")
@@ -61,7 +66,10 @@ class Engine:
         self.pool = Pool(self.threads)
         self.network = Network(weights, kv, pages, self.pool)
         self.pages = Pages(pages)
-        self.scheduler = Scheduler(self.config, self.pages, self.ctx, speculate)
+        content = Content(self.network.cache, self.network.layout)
+        self.disk = Disk(disk, content) if disk else None
+        prefix = Prefix(self.pages, content, self.disk) if reuse or disk else None
+        self.scheduler = Scheduler(self.config, self.pages, self.ctx, speculate, prefix=prefix)
 
     # requests --------------------------------------------------------------------------------------------------------
 
@@ -151,8 +159,10 @@ class Engine:
             self.pages.release(request.table)
 
     def close(self) -> None:
-        """End the threads. The engine cannot be used after."""
+        """End the threads, after what is to stay on disk is written. The engine cannot be used after."""
         self.pool.close()
+        if self.disk:
+            self.disk.close()
 
     # the parts of a step ---------------------------------------------------------------------------------------------
 
@@ -196,6 +206,7 @@ class Engine:
             if request.wants_prompt_logprobs:
                 self._note_prompt(request, rows, logits)
             if request.pending:
+                self.scheduler.keep(request)
                 return []
             return self._draw(request, guess, logits[-1 - len(guess) :])
         except Phi4MiniError as error:
@@ -215,6 +226,7 @@ class Engine:
             if finish or len(tokens) > len(guess) or choice.id != guess[len(tokens) - 1]:
                 break
         request.cached += len(tokens) - 1  # K and V of the guessed tokens that were right
+        self.scheduler.keep(request)
         if guess:
             request.guesser.learn(len(guess), len(tokens) - 1)
         if tokens[-1].finish:
@@ -235,7 +247,7 @@ class Engine:
 
     def _fail(self, request: Request, error: Phi4MiniError) -> None:
         if isinstance(error, NumericalError):
-            for page in request.table:
+            for page in self.scheduler.disown(request):
                 self.network.drop(page)
         request.error = error
         self._end(request, "error")

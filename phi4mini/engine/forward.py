@@ -170,7 +170,7 @@ class Network:
         spec = matmul_spec(w, rows, residual)
         if not w.format.block:
             return Call(spec, **common, x=x.q, rows=b.rows if count is None else count, ticket=b.ticket())
-        if rows <= matmul.FEW:
+        if rows <= matmul.HEAD_ROWS:
             return Call(spec, **common, **x.arguments)
         return Call(
             spec,

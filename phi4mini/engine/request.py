@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from phi4mini.config import Config, RopeMode, RopeSet
 from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.sampling import History
 from phi4mini.engine.speculate import Guesser
+
+if TYPE_CHECKING:
+    from phi4mini.engine.cache import Node
 
 Finish = Literal["stop", "length", "abort", "error"]
 TopLogprobs = list[tuple[int, float]]
@@ -46,17 +49,26 @@ class Timings:
 
 
 class Request:
-    """A prompt on its way to an answer. `ids` is the prompt, then what was generated."""
+    """A prompt on its way to an answer. `ids` is the prompt, then what was generated. Requests of different `salt`
+    never take up each other's prompts, so that none can tell by the time it takes what another one asked.
+    """
 
-    def __init__(self, prompt_ids: list[int], params: SamplingParams, rope: RopeMode = "auto") -> None:
+    def __init__(
+        self, prompt_ids: list[int], params: SamplingParams, rope: RopeMode = "auto", salt: str | None = None
+    ) -> None:
         self.ids = [int(i) for i in prompt_ids]
         self.num_prompt = len(self.ids)
         self.params = params.with_seed()
-        self.rope = rope
+        self.rope, self.salt = rope, salt
         self.rope_set: RopeSet | None = None  # of what the cache holds
         self.cached = 0  # leading tokens whose K and V are in the cache
         self.cached_tokens = 0  # of the prompt, those that an earlier request had left there
+        self.started = False  # has been in a pass
         self.table: list[int] = []  # pages, in the order of the tokens
+        self.shared = 0  # leading pages that others may hold too
+        self.node: Node | None = None  # the last one's
+        self.attached = False  # all pages are there that earlier requests had left
+        self.shareable = True  # more of its pages may become known
         self.history = History(self.ids)
         self.guesser = Guesser()
         self.guess: list[int] = []  # tokens that the next pass verifies beside the certain ones
@@ -84,11 +96,25 @@ class Request:
     def wants_prompt_logprobs(self) -> bool:
         return self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt
 
-    def choose_rope(self, config: Config) -> None:
-        """LongRoPE's rule: the factors follow the length; where they change, all that is cached is computed again."""
+    def choose_rope(self, config: Config) -> bool:
+        """LongRoPE's rule: the factors follow the length; where they change, all that is cached is computed again.
+        Returns whether they did.
+        """
         wanted = config.rope_set(len(self.ids), self.rope)
-        if wanted != self.rope_set:
+        changed = wanted != self.rope_set
+        if changed:
             self.rope_set, self.cached = wanted, 0
+        return changed
+
+    def start_over(self) -> None:
+        """Nothing is cached any more; the pages were given back."""
+        self.cached, self.rope_set = 0, None
+        self.shared, self.node, self.attached, self.shareable = 0, None, False, True
+
+    def begin(self) -> None:
+        """Note, at its first pass, how much of the prompt was there before."""
+        if not self.started:
+            self.started, self.cached_tokens = True, min(self.cached, self.num_prompt)
 
     def guess_next(self, limit: int, config: Config, ctx: int) -> None:
         """Guess at most `limit` tokens, none beyond what the request may still have nor across LongRoPE's boundary."""

@@ -11,7 +11,7 @@ from collections import deque
 
 from phi4mini.config import Config
 from phi4mini.engine.buffers import MAX_OUTPUTS, rows_that_fit
-from phi4mini.engine.cache import Pages
+from phi4mini.engine.cache import Pages, Prefix
 from phi4mini.engine.request import Request
 from phi4mini.engine.speculate import MOST
 from phi4mini.errors import NoSpace
@@ -22,10 +22,16 @@ class Scheduler:
     """Two queues and three verbs: add, schedule, remove."""
 
     def __init__(
-        self, config: Config, pages: Pages, ctx: int, speculate: bool = True, most_running: int = MAX_OUTPUTS
+        self,
+        config: Config,
+        pages: Pages,
+        ctx: int,
+        speculate: bool = True,
+        most_running: int = MAX_OUTPUTS,
+        prefix: Prefix | None = None,
     ) -> None:
         self.config, self.pages, self.ctx, self.most_running = config, pages, ctx, most_running
-        self.speculate = speculate
+        self.speculate, self.prefix = speculate, prefix
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -42,24 +48,57 @@ class Scheduler:
             self.running.remove(request)
         elif request in self.waiting:
             self.waiting.remove(request)
-        self.pages.release(request.table)
-        request.cached, request.rope_set = 0, None
+        self._take_back(request)
 
     def schedule(self) -> list[tuple[Request, int]]:
         """The next pass as (request, rows): single rows first, then chunks of prompts."""
         self._join()
         for request in self.running:
-            request.choose_rope(self.config)
+            self._choose_rope(request)
             request.guess = []  # of a pass that was interrupted
+        if self.prefix:
+            self.prefix.new_pass()
         budget, outputs = rows_that_fit(max((len(r.ids) for r in self.running), default=0)), MAX_OUTPUTS
         chosen: list[tuple[Request, int]] = []
         for request in sorted(self.running, key=lambda r: r.pending > 1):  # stable: order of joining within each kind
+            if not (budget and outputs and request in self.running and self._attach(request)):
+                continue
             rows = min(request.pending, budget, outputs if request.wants_prompt_logprobs else budget)
-            if rows > 0 and outputs and request in self.running and self._hold(request, rows, chosen):
+            if self._hold(request, rows, chosen):
+                request.begin()
                 chosen.append((request, rows))
                 budget -= rows
                 outputs -= rows if request.wants_prompt_logprobs else 1
         return self._guess(chosen) if self.speculate else chosen
+
+    def keep(self, request: Request) -> None:
+        """Let others begin with what a request has computed."""
+        if self.prefix:
+            self.prefix.keep(request)
+
+    def disown(self, request: Request) -> list[int]:
+        """After a numerical error: let nobody begin with it. Returns the pages that nobody else holds."""
+        return self.prefix.disown(request) if self.prefix else list(request.table)
+
+    def _attach(self, request: Request) -> bool:
+        """Begin with what earlier requests have computed. False while it is being read. Who wants the log-probabilities
+        of its prompt computes it.
+        """
+        if not request.attached:
+            computes = request.wants_prompt_logprobs or len(request.table) > request.shared
+            request.attached = computes or not self.prefix or self.prefix.attach(request)
+        return request.attached
+
+    def _choose_rope(self, request: Request) -> None:
+        """Where the factors change, shared pages are left to the others as they are."""
+        if request.choose_rope(self.config) and request.shared:
+            chosen = request.rope_set
+            self._take_back(request)
+            request.rope_set = chosen
+
+    def _take_back(self, request: Request) -> None:
+        self.pages.release(request.table)
+        request.start_over()
 
     def _guess(self, chosen: list[tuple[Request, int]]) -> list[tuple[Request, int]]:
         """Fill a pass of a few single rows with guesses: up to 8 rows cost little more than one."""
@@ -108,6 +147,5 @@ class Scheduler:
 
     def _step_back(self, request: Request) -> None:
         self.running.remove(request)
-        self.pages.release(request.table)
-        request.cached, request.rope_set = 0, None
+        self._take_back(request)
         self.waiting.appendleft(request)

@@ -6,28 +6,38 @@ For each output the sum goes over runs of inputs in ascending order, starting fr
     acc = fma(float(I), scale_w * scale_a, acc)       a run is what shares one scale_w and one scale_a: 32 inputs, or 16
     acc = fma(minimum_w, scale_a * sum(a), acc)       formats with a minimum
 
-`rows_few` (1 to 8 rows; decode, a few streams, speculation) streams the weights once and unpacks them in registers:
-bound by memory. `rows_many` (prefill) unpacks a panel of 256 inputs x 64 outputs into L1 and runs a register tile
-over all rows: bound by the dot units. Both leave every output's operations and their order alone, so the number of
-rows never changes a bit.
+`rows_few` (1 to 8 rows, 16 for the head; decode, a few streams, speculation) streams the weights once and unpacks them
+in registers: bound by memory. `rows_many` (prefill) unpacks a panel of 256 or 512 inputs x 64 outputs into L1 and runs
+a register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone, so
+the number of rows never changes a bit.
 
 Upper nibbles stay multiplied by 16 where that is free (`high_factor`); 1/16 goes into the scale, which is exact.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from phi4mini.formats import FORMATS, LANES, LINE, Format
+from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
 
-FEW = 8  # the most rows that rows_few takes
-PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, a third of the smallest L1
+FEW = 8  # rows whose accumulators registers hold; a pass of so few rows streams every matrix once
+HEAD_ROWS = 2 * FEW  # the most rows that rows_few takes, in two turns over each superblock: the head has two for one
+SMALL_PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, half of the smallest L1
 
 
 def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Spec:
     """The kernel for `rows` rows of activations and a block-format matrix of `strips` strips."""
-    if rows <= FEW:
+    if rows <= HEAD_ROWS:
         return rows_few(format=format, rows=rows, cols=FORMATS[format].padded(cols), residual=residual)
-    return rows_many(format=format, wide=tile_strips(strips), cols=FORMATS[format].padded(cols), residual=residual)
+    wide, cols = tile_strips(strips), FORMATS[format].padded(cols)
+    return rows_many(format=format, wide=wide, cols=cols, residual=residual, panel=panel_inputs())
+
+
+def panel_inputs() -> int:
+    """Inputs of a panel: twice as many where L1 has 48 KB, which halves the traffic of partial sums (8 % on Zen 5)."""
+    return 2 * SMALL_PANEL if cpu().l1 >= 48 << 10 else SMALL_PANEL
 
 
 def tile_strips(strips: int) -> int:
@@ -71,33 +81,39 @@ def _superblock(k: Kernel, f: Format, header: V, block: V, acc: list[Var], rows:
         for i in range(lines_per_step + (1 if f.superblock == 64 else 0)):
             k.prefetch(lines.at(ahead + (i - 1) * LINE))
         unit = block * (f.superblock // 64) + step  # counts 64 inputs
-        inputs = [k.q.at(unit * 64 + m * cols) for m in range(rows)]
-        totals = _dots(k, f, lines, inputs, unit, rows, cols)
-        for g in range(64 // f.group):
-            scale, minimum = _group_scale(
-                k, f, header, levels, step * (64 // f.group) + g, factor=f.bits == 4 and g % 2 == 1
-            )
-            for r in range(g * f.group // f.run, (g + 1) * f.group // f.run):
-                for m in range(rows):
-                    around = (unit * (64 // f.act_group) + r * f.run // f.act_group) * 4 + m * (cols // f.act_group * 4)
-                    _accumulate(k, acc[m], totals[r][m], scale, k.scale.at(around), minimum, k.sums.at(around))
+        for turn in range(0, rows, FEW):
+            _turn(k, f, header, levels, lines, step, unit, range(turn, min(turn + FEW, rows)), acc, cols)
 
 
-def _dots(k: Kernel, f: Format, lines: V, inputs: list[V], unit: V, rows: int, cols: int) -> list[list[V]]:
+def _turn(
+    k: Kernel, f: Format, header: V, levels: list[V], lines: V, step: V, unit: V, rows: range, acc: list[Var], cols: int
+) -> None:
+    """64 inputs of one strip, for as many rows as registers hold."""
+    totals = _dots(k, f, lines, unit, rows, cols)
+    for g in range(64 // f.group):
+        group = step * (64 // f.group) + g
+        scale, minimum = _group_scale(k, f, header, levels, group, factor=f.bits == 4 and g % 2 == 1)
+        for r in range(g * f.group // f.run, (g + 1) * f.group // f.run):
+            for i, m in enumerate(rows):
+                around = (unit * (64 // f.act_group) + r * f.run // f.act_group) * 4 + m * (cols // f.act_group * 4)
+                _accumulate(k, acc[m], totals[r][i], scale, k.scale.at(around), minimum, k.sums.at(around))
+
+
+def _dots(k: Kernel, f: Format, lines: V, unit: V, rows: range, cols: int) -> list[list[V]]:
     """Integer sums of the runs in 64 inputs: [run][row] of i32x16."""
-    per_step = 64 // f.run
+    inputs = [k.q.at(unit * 64 + m * cols) for m in rows]
     weights: dict[int, V] = {}  # by which four inputs of the 64
     for i in range(64 * f.bits // 8 // 4):
         line = k.load(lines.at(i * LINE), vec(I8, 64))
         weights |= {i: line} if f.bits == 8 else {i: k.low_nibble(line), i + 8: k.high_nibble(line)}
 
     def pair(cell: int, n: int) -> tuple[V, V]:
-        quad = cell // rows * (f.run // 4) + n
-        return weights[quad], k.spread4(inputs[cell % rows].at(quad * 4))
+        quad = cell // len(rows) * (f.run // 4) + n
+        return weights[quad], k.spread4(inputs[cell % len(rows)].at(quad * 4))
 
-    starts = [_start(k, f, unit * per_step + r, m, cols) for r in range(per_step) for m in range(rows)]
+    starts = [_start(k, f, unit * (64 // f.run) + r, m, cols) for r in range(64 // f.run) for m in rows]
     sums = k.dot_runs(starts, f.run // 4, pair, f.largest)
-    return [sums[r * rows : (r + 1) * rows] for r in range(per_step)]
+    return [sums[i : i + len(rows)] for i in range(0, len(sums), len(rows))]
 
 
 # many rows -----------------------------------------------------------------------------------------------------------
@@ -107,41 +123,53 @@ def _dots(k: Kernel, f: Format, lines: V, inputs: list[V], unit: V, rows: int, c
     "weights:ptr q:ptr scale:ptr start:ptr sums:ptr out:ptr strips:int out_stride:int "
     "rows:ptr ticket:ptr scratch:ptr scratch_stride:int"
 )
-def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool) -> None:
+def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool, panel: int = SMALL_PANEL) -> None:
     """Tiles of 64 outputs handed out by ticket; rows (i64 in memory) are computed in tiles, past the last one into
     the padding.
     """
     f = FORMATS[format]
     tall = tile_rows(wide)
-    panel = k.scratch.at(k.tid * k.scratch_stride)
+    at = _Panel(k.scratch.at(k.tid * k.scratch_stride), panel, wide)
     rows = k.load(k.rows, I64, align=8)
     with k.until() as leave:
         tile = k.fetch_add(k.ticket, 1)
         leave(tile >= k.strips // wide)
         base = k.weights.at(tile * (wide * f.strip_bytes(cols)))
-        for first in k.span(0, cols, PANEL):
-            width = k.minimum(k.like(cols, first) - first, PANEL) if cols % PANEL else k.like(PANEL, first)
-            _unpack_panel(k, f, base, first, width, panel, wide, cols)
+        for first in k.span(0, cols, panel):
+            width = k.minimum(k.like(cols, first) - first, panel) if cols % panel else k.like(panel, first)
+            _unpack_panel(k, f, base, first, width, at, cols)
             for row in k.span(0, rows, tall):
                 out = k.out.at(tile * (wide * LINE) + row * k.out_stride)
-                _tile(k, f, panel, first, width, row, out, wide, tall, cols, residual)
+                _tile(k, f, at, first, width, row, out, tall, cols, residual)
 
 
 def scratch_bytes(format: str, wide: int) -> int:
     """Bytes a thread needs for its panel: integers, scales, minimums."""
-    f = FORMATS[format]
-    return _panel_scales(wide) + PANEL // f.group * wide * LINE * (2 if f.minimum else 1)
+    f, inputs = FORMATS[format], panel_inputs()
+    return inputs * wide * LANES + inputs // f.group * wide * LINE * (2 if f.minimum else 1)
 
 
-def _panel_scales(wide: int) -> int:
-    return PANEL * wide * LANES
+@dataclass(frozen=True)
+class _Panel:
+    """Where a thread unpacks: integers as lines [input / 4][strip], then scales and minimums, f32x16 [group][strip]."""
+
+    base: V
+    inputs: int
+    wide: int
+
+    def line(self, quad: V | int, strip: int) -> V:
+        return self.base.at(quad * (self.wide * LINE) + strip * LINE)
+
+    def scale(self, group: V, strip: int) -> V:
+        return self.base.at(group * (self.wide * LINE) + (strip * LINE + self.inputs * self.wide * LANES))
+
+    def minimum(self, group: V, strip: int, f: Format) -> V:
+        return self.scale(group, strip).at(self.inputs // f.group * self.wide * LINE)
 
 
-def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: V, wide: int, cols: int) -> None:
-    """Integers as lines [input / 4][strip], scales (then minimums) as f32 vectors [group][strip]."""
-    groups = PANEL // f.group
-    per_step = 64 // f.group
-    for s in range(wide):
+def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Panel, cols: int) -> None:
+    next_panel = panel.inputs // f.superblock * f.superblock_bytes  # it is fetched while this one is multiplied
+    for s in range(panel.wide):
         for step in k.span(0, width // 64):
             unit = first // 64 + step
             header = base.at(unit // (f.superblock // 64) * f.superblock_bytes + s * f.strip_bytes(cols))
@@ -150,49 +178,45 @@ def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: V, w
             levels = _first_level(k, f, header)
             for i in range(64 * f.bits // 8 // 4):
                 line = k.load(lines.at(i * LINE), vec(I8, 64))
-                to = panel.at(step * (16 * wide * LINE) + (i * wide + s) * LINE)
-                k.store(to, k.low_nibble(line) if f.bits == 4 else line)
+                k.prefetch(lines.at(i * LINE + next_panel))
+                k.store(panel.line(step * 16 + i, s), k.low_nibble(line) if f.bits == 4 else line)
                 if f.bits == 4:
-                    k.store(to.at(8 * wide * LINE), k.high_nibble(line))
-            for g in range(per_step):
-                scale, minimum = _group_scale(
-                    k, f, header, levels, inside * per_step + g, factor=f.bits == 4 and g % 2 == 1
-                )
-                to = panel.at((step * per_step + g) * (wide * LINE) + s * LINE + _panel_scales(wide))
-                k.store(to, scale)
+                    k.store(panel.line(step * 16 + (i + 8), s), k.high_nibble(line))
+            for g in range(64 // f.group):
+                odd = f.bits == 4 and g % 2 == 1
+                scale, minimum = _group_scale(k, f, header, levels, inside * (64 // f.group) + g, factor=odd)
+                group = step * (64 // f.group) + g
+                k.store(panel.scale(group, s), scale)
                 if minimum is not None:
-                    k.store(to.at(groups * wide * LINE), minimum)
+                    k.store(panel.minimum(group, s, f), minimum)
 
 
 def _tile(
-    k: Kernel, f: Format, panel: V, first: V, width: V, row: V, out: V, wide: int, tall: int, cols: int, residual: bool
+    k: Kernel, f: Format, panel: _Panel, first: V, width: V, row: V, out: V, tall: int, cols: int, residual: bool
 ) -> None:
-    """`tall` rows x `wide` strips over one panel, accumulators in registers."""
-    cells = [(m, s) for m in range(tall) for s in range(wide)]
+    """`tall` rows x the panel's strips, accumulators in registers."""
+    cells = [(m, s) for m in range(tall) for s in range(panel.wide)]
     acc = {}
     for m, s in cells:
         old = k.load_float(out.at(k.out_stride * m + s * LINE))
         acc[m, s] = k.var(vec(F32), old if residual else k.select(k.splat(first > 0), old, 0.0))
     inputs = [k.q.at((row + m) * cols + first) for m in range(tall)]
     for g in k.span(0, width // f.group):
-        scales = panel.at(g * (wide * LINE) + _panel_scales(wide))
         for r in range(f.group // f.run):
             at = g * f.group + r * f.run  # input, counted inside the panel
-            lines = panel.at(at // 4 * (wide * LINE))
-            run = (first + at) // f.run
+            quad, run = at // 4, (first + at) // f.run
 
-            def pair(cell: int, n: int, lines: V = lines, at: V = at) -> tuple[V, V]:
+            def pair(cell: int, n: int, at: V = at, quad: V = quad) -> tuple[V, V]:
                 m, s = cells[cell]
-                return k.load(lines.at((n * wide + s) * LINE), vec(I8, 64)), k.spread4(inputs[m].at(at + n * 4))
+                return k.load(panel.line(quad + n, s), vec(I8, 64)), k.spread4(inputs[m].at(at + n * 4))
 
             starts = [_start(k, f, run, row + m, cols) for m, _ in cells]
-            total = dict(zip(cells, k.dot_runs(starts, f.run // 4, pair, f.largest), strict=True))
-            for m in range(tall):
+            totals = k.dot_runs(starts, f.run // 4, pair, f.largest)
+            for (m, s), total in zip(cells, totals, strict=True):
                 around = ((row + m) * (cols // f.act_group) + (first + at) // f.act_group) * 4
-                for s in range(wide):
-                    minimum = k.load_float(scales.at(PANEL // f.group * wide * LINE + s * LINE)) if f.minimum else None
-                    scale = k.load_float(scales.at(s * LINE))
-                    _accumulate(k, acc[m, s], total[m, s], scale, k.scale.at(around), minimum, k.sums.at(around))
+                minimum = k.load_float(panel.minimum(g, s, f)) if f.minimum else None
+                scale = k.load_float(panel.scale(g, s))
+                _accumulate(k, acc[m, s], total, scale, k.scale.at(around), minimum, k.sums.at(around))
     for m, s in cells:
         k.store(out.at(k.out_stride * m + s * LINE), acc[m, s].get())
 

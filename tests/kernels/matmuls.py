@@ -68,7 +68,7 @@ class Case:
         spec = self.spec(rows, residual)
         if not self.format.block:
             call = Call(spec, **common, x=part["q"], rows=word(rows), ticket=word(0))
-        elif rows <= matmul.FEW:
+        elif rows <= matmul.HEAD_ROWS:
             call = Call(spec, **common, **part)
         else:
             scratch = aligned(STRIDE * threads, np.uint8)

@@ -1,0 +1,60 @@
+"""Lines of the result and how they are printed: a Markdown table, and the same as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.rounds import median
+
+_HEADINGS = ("row", "target", "figure", "peer", "ratio", "met")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table. `ratio` is what the target speaks of; `met` is None with nothing to compare with."""
+
+    row: int
+    target: str
+    figure: str
+    peer: str = "-"
+    ratio: float | None = None
+    met: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        ratio = self.ratio if self.ratio is None or math.isfinite(self.ratio) else None
+        return asdict(self) | {"ratio": ratio if ratio is None else float(f"{ratio:.4g}")}
+
+
+def at_least(row: int, target: str, need: float, figure: str, values: Sequence[float], peer: str = "-") -> Line:
+    """A line whose target is that the median of `values` reaches `need`; no values, no verdict."""
+    if not values:
+        return Line(row, target, figure, f"{peer}: no steady pair" if peer != "-" else "no steady round")
+    return Line(row, target, figure, peer, median(values), median(values) >= need)
+
+
+def at_most(row: int, target: str, limit: float, figure: str, value: float, peer: str = "-") -> Line:
+    """A line whose target is that `value` stays within `limit`."""
+    return Line(row, target, figure, peer, value / limit, value <= limit)
+
+
+def speed(values: Sequence[float]) -> str:
+    """A median in tokens a second."""
+    return f"{median(values):.1f} tok/s" if values else "not measured"
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """The table, columns padded for people who read the source."""
+    cells = [_HEADINGS, *(_cells(line) for line in lines)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEADINGS))]
+    text = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    rule = " | ".join("-" * width for width in widths)
+    return "\n".join(f"| {row} |" for row in [text[0], rule, *text[1:]]) + "\n"
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    ratio = "-" if line.ratio is None else f"{line.ratio:.2f}"
+    met = {True: "yes", False: "NO", None: "-"}[line.met]
+    return (str(line.row), line.target, line.figure, line.peer, ratio, met)
