@@ -16,8 +16,11 @@ The queries of one KV head are done together, `tall` rows of them, so K and V ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout
-from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, kernel, vec
+from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, Var, kernel, vec
 from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, store_block
 
 TILE_WORDS = 4  # of a tile, i64: first row, number of rows, position of the first row, address of its page table (i32)
@@ -84,6 +87,7 @@ class _Tile:
         self.sums = scratch.at(n * PAGE * 4)
         self.alphas = self.sums.at(n * LINE)
         self.out = self.alphas.at(n * LINE)
+        self.few = n <= 4  # too few sums to keep the dot units busy: more of the page at once
         self.peaks = [k.var(F32, LOW) for _ in self.queries]
         self.steps = [k.var(F32, 0.0) for _ in self.queries]
 
@@ -101,31 +105,40 @@ class _Tile:
         first = self.chunk * CHUNK
         end = k.minimum(first + CHUNK, self.start + self.rows)
         for token in k.span(first, end, PAGE):
-            page = k.widen(k.load(self.table.at(token // PAGE * 4), I32), I64)
-            base = k.pool.at(page * self.layout.page_bytes + self.head * self.layout.head_bytes)
+            base = self.page(token)
             self.dot_keys(base)
             self.soften(base, token)
-            self.weigh_values(base, token)
+            self.weigh_values(base, token, self.page(k.minimum(token + PAGE, end - 1)))
         self.leave_partials()
 
+    def page(self, token: V) -> V:
+        """Where this head's part of the token's page lies."""
+        k = self.k
+        number = k.widen(k.load(self.table.at(token // PAGE * 4), I32), I64)
+        return k.pool.at(number * self.layout.page_bytes + self.head * self.layout.head_bytes)
+
     def dot_keys(self, base: V) -> None:
-        """Scores of all queries against the 64 tokens, without scales, into scratch as i32 or f32."""
-        k, step = self.k, 4 if self.layout.kind == "int8" else 1
-        whole = self.layout.kind == "int8"
+        """Scores of all queries against the 64 tokens, without scales, into scratch as i32 or f32. Meanwhile the page's
+        values are fetched.
+        """
+        k, whole = self.k, self.layout.kind == "int8"
+        lines = self.dim // (4 if whole else 1)  # of one group of 16 tokens
         queries = [self.index(r, g) for r, g in self.queries]
-        for group in k.span(0, GROUPS):
-            keys = base.at(group * (LANES * self.dim * self.layout.width))
-            zero = vec(I32) if whole else vec(F32)
-            acc = [k.var(zero, k.spread(k.q_start.at(q * 4), I32) if whole else 0) for q in queries]
-            at = [k.q.at(q * (self.dim * self.layout.width)) for q in queries]
-            for d in k.span(0, self.dim // step, 4):
-                for j in range(4):
-                    line = k.load(keys.at((d + j) * LINE), vec(I8, 64) if whole else vec(F32))
-                    for a, q in zip(acc, at, strict=True):
+        at = [k.q.at(q * (self.dim * self.layout.width)) for q in queries]
+        together = GROUPS if self.few else 1
+        for group in k.span(0, GROUPS, together):
+            starts = [k.spread(k.q_start.at(q * 4), I32) if whole else 0 for q in queries]
+            acc = [[k.var(vec(I32) if whole else vec(F32), start) for start in starts] for _ in range(together)]
+            for d in k.span(0, lines, 4):
+                for j, g in product(range(4), range(together)):
+                    line = ((group + g) * lines + d + j) * LINE
+                    keys = k.load(base.at(line), vec(I8, 64) if whole else vec(F32))
+                    k.prefetch(base.at(line + self.layout.v_offset))
+                    for a, q in zip(acc[g], at, strict=True):
                         x = q.at((d + j) * 4)
-                        a.set(k.dot4(a.get(), line, k.spread4(x)) if whole else k.fma(line, k.spread(x, F32), a.get()))
-            for i, a in enumerate(acc):
-                k.store(self.scores.at(group * LINE + i * PAGE * 4), a.get().bits(vec(F32)))
+                        a.set(k.dot4(a.get(), keys, k.spread4(x)) if whole else k.fma(keys, k.spread(x, F32), a.get()))
+            for g, i in product(range(together), range(len(queries))):
+                k.store(self.scores.at((group + g) * LINE + i * PAGE * 4), acc[g][i].get().bits(vec(F32)))
 
     def soften(self, base: V, token: V) -> None:
         """Scores to probabilities, in place: f32, or u8 in the first 64 bytes. Notes the factor a and the step of the
@@ -156,7 +169,7 @@ class _Tile:
             k.store(self.sums.at(i * LINE), k.fma(k.load_float(self.sums.at(i * LINE)), k.splat(alpha), total))
             self._keep(i, at, base, weights, seen)
 
-    def _pairwise(self, v: list[V], join) -> V:  # type: ignore[no-untyped-def]
+    def _pairwise(self, v: list[V], join: Callable[[V, V], V]) -> V:
         return join(join(v[0], v[1]), join(v[2], v[3]))
 
     def _keep(self, i: int, at: V, base: V, weights: list[V], seen: list[V]) -> None:
@@ -176,33 +189,41 @@ class _Tile:
             k.store(at.at(j * LANES), k.narrow(whole >> 8, I8))
             k.store(at.at(j * LANES + PAGE), k.narrow(whole, I8))
 
-    def weigh_values(self, base: V, token: V) -> None:
-        """o = o a + p . v for 16 dims at a time."""
+    def weigh_values(self, base: V, token: V, following: V) -> None:
+        """o = o a + p . v for 16 dims at a time. Meanwhile the next page's keys are fetched."""
         k, whole = self.k, self.layout.kind == "int8"
-        values, held = base.at(self.layout.v_offset), self.start + self.rows - token
-        n = len(self.queries)
-        for d in k.span(0, self.dim // LANES):
-            outs = [self.out.at(d * LINE + i * self.dim * 4) for i in range(n)]
-            old = [k.load_float(o) * k.load_float(self.alphas.at(i * LINE)) for i, o in enumerate(outs)]
-            acc = [k.var(vec(I32) if whole else vec(F32), 0 if whole else old[i]) for i in range(n)]
-            fine = [k.var(vec(I32), 0) for _ in range(n)]
-            for t in k.span(0, PAGE // 4 if whole else PAGE, 4):
-                for j in range(4):
-                    line = k.load(values.at((t + j) * (self.dim * 4) + d * LINE), vec(I8, 64) if whole else vec(F32))
-                    if not whole:  # past the sequence's end lies what an earlier one left, and 0 * NaN is NaN
-                        line = k.select(t + j < held, line, 0.0)
-                    for i, a in enumerate(acc):
-                        p = self.scores.at((t + j) * 4 + i * PAGE * 4)
-                        a.set(k.dot4(a.get(), k.spread4(p), line) if whole else k.fma(line, k.spread(p, F32), a.get()))
-                        if whole:
-                            fine[i].set(k.dot4(fine[i].get(), k.spread4(p.at(PAGE)), line))
-            for i, o in enumerate(outs):
-                new = (
-                    k.fma(k.to_float((acc[i].get() << 8) + fine[i].get()), k.splat(self.steps[i].get()), old[i])
-                    if whole
-                    else acc[i].get()
-                )
-                k.store(o, new)
+        together = 2 if self.few else 1
+        for d in k.span(0, self.dim // LANES, together):
+            cells = list(product(range(together), range(len(self.queries))))
+            outs = [self.out.at((d + b) * LINE + i * self.dim * 4) for b, i in cells]
+            old = [
+                k.load_float(o) * k.load_float(self.alphas.at(i * LINE)) for o, (_, i) in zip(outs, cells, strict=True)
+            ]
+            coarse = [k.var(vec(I32) if whole else vec(F32), 0 if whole else x) for x in old]
+            fine = [k.var(vec(I32), 0) for _ in old]
+            rows = PAGE // 4 if whole else PAGE
+            for t in k.span(0, rows, 4):
+                for j, b in product(range(4), range(together)):
+                    k.prefetch(following.at(((d + b) * rows + t + j) * LINE))
+                    self._weigh(base, token, t + j, d + b, b, coarse, fine)
+            for o, x, a, f, (_, i) in zip(outs, old, coarse, fine, cells, strict=True):
+                joined = k.to_float((a.get() << 8) + f.get()) if whole else a.get()
+                k.store(o, k.fma(joined, k.splat(self.steps[i].get()), x) if whole else joined)
+
+    def _weigh(self, base: V, token: V, t: V, d: V, b: int, coarse: list[Var], fine: list[Var]) -> None:
+        """One line of V, 16 dims of one token (f32) or of four, into the sums of all queries."""
+        k, whole, n = self.k, self.layout.kind == "int8", len(self.queries)
+        at = base.at(t * (self.dim * 4) + d * LINE + self.layout.v_offset)
+        line = k.load(at, vec(I8, 64) if whole else vec(F32))
+        if not whole:  # past the sequence's end lies what an earlier one left, and 0 * NaN is NaN
+            line = k.select(t < self.start + self.rows - token, line, 0.0)
+        for i in range(n):
+            p, a, f = self.scores.at(t * 4 + i * PAGE * 4), coarse[b * n + i], fine[b * n + i]
+            if not whole:
+                a.set(k.fma(line, k.spread(p, F32), a.get()))
+                continue
+            a.set(k.dot4(a.get(), k.spread4(p), line))
+            f.set(k.dot4(f.get(), k.spread4(p.at(PAGE)), line))
 
     def leave_partials(self) -> None:
         k, width = self.k, partial_floats(self.dim) * 4
