@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from phi4mini.config import Config
+from phi4mini.engine.buffers import MAX_ROWS
 from phi4mini.engine.cache import Pages
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.forward import Network
+from phi4mini.engine.pace import Pace
 from phi4mini.engine.request import Request
 from phi4mini.engine.scheduler import Scheduler
 from phi4mini.formats import FORMATS, Blocks, Format, Matrix, pack_blocks, pack_dense, quantize_blocks
@@ -148,6 +150,13 @@ def dense_arrays(w: Weights) -> SimpleNamespace:
 # engines ---------------------------------------
 
 
+class Unhurried(Pace):
+    """Prompts get all that is left of a pass, so that passes do not depend on the clock."""
+
+    def rows(self, drawing: int) -> int:
+        return MAX_ROWS
+
+
 def engine(
     weights: Weights,
     kv: str = "int8",
@@ -165,7 +174,7 @@ def engine(
     count = made.pages.count if pages is None else pages
     made.pages = Pages(count)
     made.network = Network(weights, kv, count, made.pool)
-    made.scheduler = Scheduler(made.config, made.pages, ctx, speculate, running)
+    made.scheduler = Scheduler(made.config, made.pages, ctx, speculate, running, pace=Unhurried())
     return made
 
 

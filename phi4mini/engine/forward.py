@@ -71,6 +71,15 @@ class Network:
         self.pool.run(self.program(rows, outputs, self._tile_height(batch)), profile)
         return self.buffers.logits[:outputs, : self.config.vocab_size]
 
+    def hidden(self, batch: Batch) -> np.ndarray:
+        """As `run`, for a batch that wants no logits: the hidden states of all its rows after the final norm, f32
+        (rows, hidden_size), a new array. The norm is computed in float64.
+        """
+        self.run(batch)
+        x = self.buffers.x[: len(batch.ids)].astype(np.float64)
+        scale = 1 / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + self.config.rms_norm_eps)
+        return (x * scale * self.weights.norm).astype(np.float32)
+
     def program(self, rows: int, outputs: int, tall: int) -> Program:
         """The recorded pass for this shape; more than 8 rows (or outputs) share one program."""
         key = (rows if rows <= matmul.FEW else 0, outputs if outputs <= matmul.FEW else MAX_OUTPUTS, tall)

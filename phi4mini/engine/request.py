@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from phi4mini.engine.speculate import Guesser
 
 if TYPE_CHECKING:
     from phi4mini.engine.cache import Node
+    from phi4mini.engine.constraint import Constraint
 
 Finish = Literal["stop", "length", "abort", "error"]
 TopLogprobs = list[tuple[int, float]]
@@ -34,6 +36,7 @@ class Timings:
     """Seconds by the monotonic clock; a request's time includes that of the batch it shared."""
 
     added: float = field(default_factory=time.monotonic)
+    started: float | None = None  # its first pass
     first_token: float | None = None
     finished: float | None = None
 
@@ -51,19 +54,27 @@ class Timings:
 class Request:
     """A prompt on its way to an answer. `ids` is the prompt, then what was generated. Requests of different `salt`
     never take up each other's prompts, so that none can tell by the time it takes what another one asked.
+    `constraint`: what the answer may be, used by no other request. `owner`: who asked; owners take turns.
     """
 
     def __init__(
-        self, prompt_ids: list[int], params: SamplingParams, rope: RopeMode = "auto", salt: str | None = None
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        rope: RopeMode = "auto",
+        salt: str | None = None,
+        constraint: Constraint | None = None,
+        owner: Hashable = None,
     ) -> None:
         self.ids = [int(i) for i in prompt_ids]
         self.num_prompt = len(self.ids)
         self.params = params.with_seed()
-        self.rope, self.salt = rope, salt
+        self.rope, self.salt, self.constraint, self.owner = rope, salt, constraint, owner
         self.rope_set: RopeSet | None = None  # of what the cache holds
         self.cached = 0  # leading tokens whose K and V are in the cache
         self.cached_tokens = 0  # of the prompt, those that an earlier request had left there
         self.started = False  # has been in a pass
+        self.last_pass = 0  # number of the latest
         self.table: list[int] = []  # pages, in the order of the tokens
         self.shared = 0  # leading pages that others may hold too
         self.node: Node | None = None  # the last one's
@@ -72,6 +83,7 @@ class Request:
         self.history = History(self.ids)
         self.guesser = Guesser()
         self.guess: list[int] = []  # tokens that the next pass verifies beside the certain ones
+        self.forced: list[int] = []  # ids that its constraint wants next and that were not taken yet
         self.prompt_logprobs: list[PromptLogprob | None] | None = None if params.prompt_logprobs is None else [None]
         self.finish_reason: Finish | None = None
         self.error: Exception | None = None
@@ -113,8 +125,8 @@ class Request:
 
     def begin(self) -> None:
         """Note, at its first pass, how much of the prompt was there before."""
-        if not self.started:
-            self.started, self.cached_tokens = True, min(self.cached, self.num_prompt)
+        self.started, self.cached_tokens = True, min(self.cached, self.num_prompt)
+        self.timings.started = self.timings.started or time.monotonic()
 
     def guess_next(self, limit: int, config: Config, ctx: int) -> None:
         """Guess at most `limit` tokens, none beyond what the request may still have nor across LongRoPE's boundary."""
@@ -152,3 +164,17 @@ class Request:
     def finish(self, reason: Finish, error: Exception | None = None) -> None:
         self.finish_reason, self.error = reason, error
         self.timings.finished = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of one request; the last one carries why the request ended. `complete`: its constraint ended it with
+    this token, which is part of the answer; otherwise an id that stops a request is not.
+    """
+
+    request: Request
+    id: int
+    logprob: float | None
+    top: TopLogprobs | None
+    finish: Finish | None
+    complete: bool = False

@@ -4,8 +4,8 @@ Promise: `sample` is a function of (logits, history, params, position, seed) and
 alone, in a batch, ahead of time or again, and is the same token. Its arithmetic is elementwise IEEE operations and
 fixed-order sums: no library exp, whose last bit differs between CPUs. Equal logits rank by id, the lower first.
 
-The order: NaN check, `logit_bias`, penalties, bans; then over the ids ranked by logit: temperature, `top_k`, `top_p`,
-`min_p`, draw. Log-probabilities are of the model's own distribution, before any of it.
+The order: NaN check, `logit_bias`, penalties, bans, a constraint's mask; then over the ids ranked by logit:
+temperature, `top_k`, `top_p`, `min_p`, draw. Log-probabilities are of the model's own distribution, before any of it.
 
 It does not know text, stop strings or when a request ends: `stop_ids`, `ignore_eos` and `max_new_tokens` are
 obeyed by the engine.
@@ -25,9 +25,10 @@ import numpy.typing as npt
 from phi4mini.engine.params import Floats, Ids, SamplingParams
 from phi4mini.errors import BadInput, NumericalError
 
-__all__ = ["Choice", "History", "SamplingParams", "sample", "token_logprobs", "top_logprobs"]
+__all__ = ["Choice", "History", "SamplingParams", "check_finite", "given", "sample", "token_logprobs", "top_logprobs"]
 
 Doubles = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.uint32]
 
 _FIRST_LOOK = 1024  # ids ranked before the draw asks for more; nearly every draw of a language model ends among them
 
@@ -73,26 +74,45 @@ class Choice(NamedTuple):
 
 
 def sample(
-    logits: Floats, params: SamplingParams, history: History, position: int, seed: int, held_ids: Iterable[int] = ()
+    logits: Floats,
+    params: SamplingParams,
+    history: History,
+    position: int,
+    seed: int,
+    held_ids: Iterable[int] = (),
+    mask: Mask | None = None,
 ) -> Choice:
     """Choose the id at `position` (any number that is the same whenever this token is drawn again).
 
     logits: float32 (vocab,), left as they are. held_ids: the model's own end ids, banned until `min_new_tokens`.
-    Raises NumericalError for NaN or infinite logits and BadInput when every id is banned.
+    mask: uint32 (ceil(vocab / 32),) whose set bits are the ids that may be chosen. Raises NumericalError for NaN or
+    infinite logits and BadInput when every id is banned or masked.
     """
-    if not np.isfinite(logits).all():
-        raise NumericalError(f"the model produced NaN or infinite logits at position {position}")
+    check_finite(logits, position)
     scores = _edit(logits, params, history, held_ids)
+    if mask is not None:
+        scores = _masked(scores, mask)
     best = int(scores.argmax())
     if scores[best] == np.inf:
         raise NumericalError(f"repetition_penalty {params.repetition_penalty} overflows a logit at position {position}")
     if scores[best] == -np.inf:
-        raise BadInput(f"every id is banned at position {position}: banned_ids leaves nothing to choose")
+        raise BadInput(_nothing_left(position, mask))
     chosen = best if params.temperature == 0 else _draw(scores, params, _uniform(seed, position))
+    return given(logits, chosen, params)
+
+
+def given(logits: Floats, token: int, params: SamplingParams) -> Choice:
+    """A token that was chosen already, with the log-probabilities that `params` ask for."""
     if params.logprobs is None:
-        return Choice(chosen, None, None)
+        return Choice(token, None, None)
     total = _log_total(logits)
-    return Choice(chosen, float(logits[chosen]) - total, _top_logprobs(logits, total, params.logprobs))
+    return Choice(token, float(logits[token]) - total, _top_logprobs(logits, total, params.logprobs))
+
+
+def check_finite(logits: Floats, position: int) -> None:
+    """Raise NumericalError for NaN or infinity among logits (vocab,)."""
+    if not np.isfinite(logits).all():
+        raise NumericalError(f"the model produced NaN or infinite logits at position {position}")
 
 
 def top_logprobs(logits: Floats, count: int) -> list[tuple[int, float]]:
@@ -139,6 +159,25 @@ def _penalise(scores: Floats, params: SamplingParams, history: History) -> None:
     scores[ids] -= counts * np.float32(params.frequency_penalty) + np.float32(params.presence_penalty)
 
 
+def _masked(scores: Floats, mask: Mask) -> Floats:
+    """A copy of scores with minus infinity where the mask has no bit, without a branch an id: the smaller of a score
+    and an infinity whose sign is the bit.
+    """
+    bound = np.unpackbits(~mask.view(np.uint8), count=scores.size, bitorder="little").astype(np.uint32)
+    bound <<= 31
+    bound |= 0x7F800000
+    infinities = bound.view(np.float32)
+    return np.minimum(scores, infinities, out=infinities)
+
+
+def _nothing_left(position: int, mask: Mask | None) -> str:
+    if mask is None:
+        return f"every id is banned at position {position}: banned_ids leaves nothing to choose"
+    if not mask.any():
+        return f"the constraint's mask is empty at position {position}: no id may follow what was drawn"
+    return f"every id that the constraint allows at position {position} is banned by banned_ids or held back"
+
+
 # --- the draw: over ids ranked by (score descending, id ascending) --------------------------------------------------
 
 
@@ -179,7 +218,8 @@ def _ranked(scores: Floats, look: int) -> Ids:
     if 2 * columns <= scores.size:
         # of the largest scores of 2 x look disjoint groups, the look-th largest is reached by at least look scores
         peaks = scores[: scores.size // columns * columns].reshape(-1, columns).max(axis=0)
-        ids = np.flatnonzero(scores >= np.partition(peaks, columns - look)[columns - look])
+        floor = np.partition(peaks, columns - look)[columns - look]
+        ids = np.flatnonzero(scores >= floor if floor > -np.inf else scores > floor)  # the banned are none of the best
     else:
         ids = np.arange(scores.size)
     ranked = _sorted(scores, ids)

@@ -234,7 +234,7 @@ def test_kept_pages_refuse_nobody() -> None:
         a = replace(ask(250, 3, seed), rope="long")
         assert_same(run(made, [a]), [alone(a)])
     assert made.logits(tiny.ids(256)).shape == (256, 160) and made.pages.idle == 0
-    with pytest.raises(NoSpace, match="0 are free, 1 more are needed"):
+    with pytest.raises(NoSpace, match="4 are free, 5 more are needed"):
         made.logits(tiny.ids(257))
 
 

@@ -324,7 +324,7 @@ def test_damaged_pages_leave_the_disk(tmp_path: Path, before: Ask) -> None:
 def test_the_demo_answers_alike_with_reuse_and_after_a_restart(demo_store: Any, tmp_path: Path, kv: str) -> None:
     """And a prompt of 4K tokens that was seen before the restart gives its first token at least 10 x sooner."""
     opened = open_store(demo_store("q4"))
-    where = folder(tmp_path, fingerprint=opened.view[20:52].tobytes().hex())
+    where = folder(tmp_path, fingerprint=opened.fingerprint)
     text = " ".join(f"In year {1900 + i} the town had {i * i} people and {i % 7} mills." for i in range(400))
     prompt, asks = opened.tokenizer.encode(text)[:4096], []
     assert len(prompt) == 4096

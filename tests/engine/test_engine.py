@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phi4mini.engine import scheduler as scheduler_module
-from phi4mini.engine.engine import Engine, Token
+from phi4mini.engine.engine import Engine
 from phi4mini.engine.forward import Network
 from phi4mini.engine.params import SamplingParams
-from phi4mini.engine.request import Request
+from phi4mini.engine.request import Request, Token
 from phi4mini.errors import BadInput, NoSpace, TooLong
 from phi4mini.weights.arrays import Weights
 from tests import tiny

@@ -10,7 +10,7 @@ import pytest
 from phi4mini import reference
 from phi4mini.engine import scheduler as scheduler_module
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.forward import Batch
+from phi4mini.engine.forward import Batch, Network
 from phi4mini.engine.params import SamplingParams
 from phi4mini.weights.arrays import Weights
 from tests import tiny
@@ -33,14 +33,13 @@ def weights(format: str) -> Weights:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of every pass of any engine."""
     rows: list[int] = []
-    gather = Engine._gather
+    run = Network.run
 
-    def counting(self: Engine, chosen: list, wanted: np.ndarray) -> Batch:
-        batch = gather(self, chosen, wanted)
+    def counting(self: Network, batch: Batch, profile: bool = False) -> np.ndarray:
         rows.append(len(batch.ids))
-        return batch
+        return run(self, batch, profile)
 
-    monkeypatch.setattr(Engine, "_gather", counting)
+    monkeypatch.setattr(Network, "run", counting)
     return rows
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from phi4mini.config import RopeMode
-from phi4mini.engine import engine as engine_module
+from phi4mini.engine import draw as draw_module
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request
@@ -62,7 +62,7 @@ ASKS = (
 def recording() -> Iterator[Callable[[Request], Trace]]:
     """While open, every token drawn by any engine is noted; the function yielded looks a request's trace up."""
     traces: dict[int, Trace] = {}
-    draw = engine_module.sample
+    draw = draw_module.sample
 
     def noting(logits: np.ndarray, params: SamplingParams, history: Any, *rest: Any) -> Any:
         choice = draw(logits, params, history, *rest)
@@ -72,7 +72,7 @@ def recording() -> Iterator[Callable[[Request], Trace]]:
         return choice
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "sample", noting)
+        patch.setattr(draw_module, "sample", noting)
         yield lambda request: traces[id(request.history)]
 
 
