@@ -1,0 +1,148 @@
+"""JSON schemas before they are compiled: the bounds, the references, and how the JSON is spaced.
+
+Promises that a schema which passes costs under a second to compile and that one which does not is a `BadInput` naming
+the bound; that nothing is fetched; that what has only endless values is refused (`finite.py`). What the keywords mean
+is llguidance's business: a keyword it does not implement is an error there, an unknown one is an annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import gcd, lcm
+from typing import Any
+
+from phi4mini.chat.tools import to_json
+from phi4mini.errors import BadInput
+from phi4mini.grammar import finite
+
+MOST_BYTES = 256 << 10
+MOST_PATTERN = 4096  # characters of one regular expression
+_MOST_DEPTH = 64  # brackets within brackets, as in the arguments of a call that is read
+_MOST = {  # of all places of a schema together
+    "objects": 5_000,
+    "properties": 1_000,
+    "required names": 1_000,
+    "patterns of properties": 64,  # every two of them are compared
+    "enum values": 10_000,
+    "references": 500,  # llguidance follows them recursively; some thousand in a row overflow the stack
+    "formats": 500,
+    "characters of patterns": 16_384,
+}
+_COUNTED = {
+    "properties": "properties",
+    "required": "required names",
+    "patternProperties": "patterns of properties",
+    "enum": "enum values",
+}
+_MOST_REMAINDERS = 50_000  # states of the automaton that checks multipleOf
+
+# One space as models write it, and no other: blanks that are free are blanks in which a weak model loops.
+SPACING = {
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "whitespace_flexible": False,
+    "lenient": False,
+    "coerce_one_of": False,
+}
+
+
+@dataclass
+class _Seen:
+    """What a walk over a schema has counted."""
+
+    size: int = 0  # a lower bound of the JSON's bytes
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_MOST, 0))
+    multiples: set[Fraction] = field(default_factory=set)
+
+    def add(self, what: str, amount: int) -> None:
+        self.counts[what] += amount
+        if self.counts[what] > _MOST[what]:
+            raise BadInput(f"the schema has more than {_MOST[what]} {what}")
+
+
+def prepared(schema: object) -> dict[str, Any]:
+    """The schema, checked, with our spacing. Raises BadInput naming what is wrong."""
+    if schema is True:
+        schema = {}
+    if schema is False:
+        raise BadInput("the schema is false: nothing can satisfy it")
+    if not isinstance(schema, Mapping):
+        raise BadInput(f"the schema must be an object or a boolean, got {type(schema).__name__}")
+    if "x-guidance" in schema:
+        raise BadInput("the schema sets x-guidance; how JSON is spaced is not for a schema to say")
+    check_bounds(schema)
+    size = len(to_json(dict(schema)).encode())
+    if size > MOST_BYTES:
+        raise BadInput(f"the schema has {size} bytes; at most {MOST_BYTES} are possible")
+    finite.check(schema)
+    return {**schema, "x-guidance": SPACING}
+
+
+def check_bounds(schema: object) -> None:
+    """Depth, size and counts of a schema or a list of them, without recursion: whatever it is given, it ends soon.
+
+    Raises BadInput naming the bound.
+    """
+    seen = _Seen()
+    todo: list[tuple[Any, int]] = [(schema, 1)]
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, (Mapping, list, tuple)):
+            if depth > _MOST_DEPTH:
+                raise BadInput(f"the schema is more than {_MOST_DEPTH} brackets deep")
+            inside = list(value.values()) if isinstance(value, Mapping) else value
+            todo += [(part, depth + 1) for part in inside]
+            seen.size += 2 + 2 * len(inside)
+            if isinstance(value, Mapping):
+                _count(value, seen)
+        elif isinstance(value, str):
+            seen.size += len(value)
+        if seen.size > MOST_BYTES:
+            raise BadInput(f"the schema has more than {MOST_BYTES} bytes")
+    _check_multiples(seen.multiples)
+
+
+def _count(value: Mapping[Any, Any], seen: _Seen) -> None:
+    """A schema, or what could be one: data in `enum` and names in `properties` are counted along."""
+    wrong = next((key for key in value if not isinstance(key, str)), None)
+    if wrong is not None:
+        raise BadInput(f"the schema has the key {wrong!r:.80}, which is no string")
+    seen.size += sum(map(len, value))
+    seen.add("objects", 1)
+    for key, what in _COUNTED.items():
+        if isinstance(value.get(key), (Mapping, list)):
+            seen.add(what, len(value[key]))
+    seen.add("references", isinstance(value.get("$ref"), str))
+    seen.add("formats", isinstance(value.get("format"), str))
+    patterns = value.get("patternProperties")
+    for pattern in (value.get("pattern"), *(patterns if isinstance(patterns, Mapping) else ())):
+        if isinstance(pattern, str):
+            if len(pattern) > MOST_PATTERN:
+                raise BadInput(f"the schema has a pattern of {len(pattern)} characters; the most is {MOST_PATTERN}")
+            seen.add("characters of patterns", len(pattern))
+    step = value.get("multipleOf")
+    if isinstance(step, (int, float)) and not isinstance(step, bool) and 0 < step < float("inf"):
+        seen.multiples.add(Fraction(str(step)))
+
+
+def _check_multiples(steps: set[Fraction]) -> None:
+    """Every step, and what all of them together come to, must have few remainders."""
+    values = ", ".join(f"{float(step):.17g}" for step in sorted(steps)[:4])
+    if any(_remainders(step) > _MOST_REMAINDERS for step in steps) or (
+        steps and _remainders(_common(steps)) > _MOST_REMAINDERS
+    ):
+        raise BadInput(f"the schema's multipleOf ({values}) has more than {_MOST_REMAINDERS} remainders to tell apart")
+
+
+def _common(steps: set[Fraction]) -> Fraction:
+    return Fraction(lcm(*(step.numerator for step in steps)), gcd(*(step.denominator for step in steps)))
+
+
+def _remainders(step: Fraction) -> int:
+    """The step's digits as an integer: what a check digit by digit has to tell apart."""
+    scale = 1
+    while scale < _MOST_REMAINDERS and scale * step % 1:
+        scale *= 10
+    return int(scale * step)

@@ -1,0 +1,74 @@
+"""Regular expressions and Lark grammars, bounded and written for llguidance.
+
+Promises that what is larger than can be compiled in a second is a `BadInput` that names the bound, that schemas inside
+a Lark grammar obey the same rules as schemas alone, and that an option the engine does not follow is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from phi4mini.errors import BadInput
+from phi4mini.grammar import schema
+
+_MOST_GRAMMAR = 16_384  # characters outside %json; 32,768 hostile ones take a second
+_MOST_RULES = 500  # llguidance follows rules recursively; some thousand in a row overflow the stack
+_JSON = re.compile(r"%json\s*(?=[{\[tf\"0-9-])")
+_UNFOLLOWED = re.compile(r"^[ \t]*[\w-]+\[[^\]\n]*\b(temperature|max_tokens|stop)\b", re.MULTILINE)
+
+
+def _text(value: object, what: str, most: int) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadInput(f"{what} must be a non-empty text, got {type(value).__name__}")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise BadInput(f"{what} is not Unicode: it has a lone surrogate")
+    if len(value) > most:
+        raise BadInput(f"{what} has {len(value)} characters; at most {most} are possible")
+    return value
+
+
+def regex(pattern: str) -> str:
+    """The grammar of texts that the whole pattern matches. Raises BadInput for what is empty or too long."""
+    text = _text(pattern, "the pattern", schema.MOST_PATTERN)
+    return json.dumps({"grammars": [{"lark_grammar": _regex_grammar(text)}]})
+
+
+def _regex_grammar(text: str) -> str:
+    from llguidance import LLMatcher
+
+    return str(json.loads(LLMatcher.grammar_from_regex(text))["grammars"][0]["lark_grammar"])
+
+
+def lark(grammar: str) -> str:
+    """The grammar, each `%json` checked and given our spacing. Raises BadInput."""
+    text = _text(grammar, "the grammar", schema.MOST_BYTES)
+    pieces, at = [], 0
+    for found in _JSON.finditer(text):
+        if found.start() >= at:
+            document, end = _document(text, found.end())
+            pieces += [text[at : found.start()], f"%json {json.dumps(schema.prepared(document))}"]
+            at = end
+    pieces.append(text[at:])
+    _check(pieces[::2])
+    return json.dumps({"grammars": [{"lark_grammar": "".join(pieces)}]})
+
+
+def _document(text: str, start: int) -> tuple[object, int]:
+    try:
+        return json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        line = text.count("\n", 0, start) + 1
+        raise BadInput(f"the grammar's %json in line {line} is not JSON: {str(error)[:100]}") from None
+
+
+def _check(written: list[str]) -> None:
+    """`written`: the grammar without its schemas."""
+    size, rules = sum(map(len, written)), sum(piece.count(":") for piece in written)
+    if size > _MOST_GRAMMAR:
+        raise BadInput(f"the grammar has {size} characters outside %json; at most {_MOST_GRAMMAR} are possible")
+    if rules > _MOST_RULES:
+        raise BadInput(f"the grammar has {rules} colons; at most {_MOST_RULES} rules are possible")
+    for piece in written:
+        if found := _UNFOLLOWED.search(piece):
+            raise BadInput(f"the grammar sets {found[1]}, which is not followed inside a grammar")
