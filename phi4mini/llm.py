@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi4mini import chat
 from phi4mini.chat import CallArguments, CallBroken, CallEnd, CallStart, Event, Rendered, ReplyReader, TextDelta
 from phi4mini.errors import BadInput
 from phi4mini.results import Generation, Reply, Stream
-from phi4mini.runs import Run, TextReader, ids_of, untrained_ids
+from phi4mini.runs import Reader, Run, ids_of, untrained_ids
 from phi4mini.weights.load import ensure_store
 from phi4mini.weights.resolve import DEFAULT, resolve
 from phi4mini.weights.store import OpenModel, open_store
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from phi4mini.config import Config
-    from phi4mini.engine.engine import Engine, Token
+    from phi4mini.engine.engine import Engine
+    from phi4mini.engine.request import Token
     from phi4mini.tokenizer import Tokenizer
 
 ChatPiece = str | CallStart | CallArguments | CallEnd | CallBroken
@@ -41,6 +43,9 @@ def load(
     ctx: int | None = None,
     *,
     speculate: bool = True,
+    kv_tokens: int | None = None,
+    places: int | None = None,
+    prefix_cache: tuple[Path, int] | None = None,
     offline: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Model:
@@ -48,14 +53,17 @@ def load(
 
     `quant`: f32, bf16, q8, q4, q4m, q4-head8. `kv`: int8 or f32. `threads`: default all physical cores allowed.
     `ctx`: most tokens of prompt and answer, default what model and memory allow. `speculate`: guess tokens from the
-    request's own text; the answer is the same. `progress(what, done, total)`: in bytes.
+    request's own text; the answer is the same. For many requests at once: `kv_tokens` of KV cache for all of them
+    (default one `ctx`), at most `places` in a pass. `prefix_cache`: a folder and the bytes it may hold, where prompts
+    outlive the process. `progress(what, done, total)`: in bytes.
     """
+    from phi4mini.engine.disk import CacheFolder
     from phi4mini.engine.engine import Engine  # with it comes the compiler, which a tokenizer does not need
 
     opened = open_store(ensure_store(model, quant, offline=offline, progress=progress))
-    return Model(
-        opened, Engine(opened.weights, kv=kv, threads=threads, ctx=ctx, speculate=speculate, reuse=True), name=model
-    )
+    disk = CacheFolder(prefix_cache[0], opened.fingerprint, prefix_cache[1]) if prefix_cache else None
+    limits: dict[str, Any] = {"threads": threads, "ctx": ctx, "kv_tokens": kv_tokens, "places": places}
+    return Model(opened, Engine(opened.weights, kv, speculate=speculate, reuse=True, disk=disk, **limits), name=model)
 
 
 def load_tokenizer(model: str, offline: bool = False) -> tuple[Tokenizer, str]:
@@ -68,28 +76,52 @@ def load_tokenizer(model: str, offline: bool = False) -> tuple[Tokenizer, str]:
     return opened.tokenizer, opened.chat_format
 
 
-class Model:
+class TextModel:
+    """A model's text side, which needs no weights: conversations and text as ids, and requests for them."""
+
+    def __init__(self, name: str, config: Config, tokenizer: Tokenizer, chat_format: str) -> None:
+        """`chat_format`: name of the format of its conversations; "none" when its template is not known here."""
+        self.name, self.config, self.tokenizer, self.chat_format = name, config, tokenizer, chat_format
+
+    def render(
+        self,
+        messages: str | Sequence[Any],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> Rendered:
+        """The ids the model sees for a conversation, with loss mask and text."""
+        if self.chat_format == "none":
+            raise BadInput(f"{self.name} has a chat template that is not known here; it can only continue text")
+        turns: Sequence[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        return chat.render(turns, tools, add_generation_prompt, tokenizer=self.tokenizer, format=self.chat_format)
+
+    def run(self, ids: Iterable[int], sampling: Mapping[str, Any], reader: Reader | None = None, **who: Any) -> Run:
+        """A request for ids, ready to be added to an engine. `who`: its salt, owner and constraint."""
+        return Run(ids, sampling, self.tokenizer, self.untrained_ids, reader, **who)
+
+    def reader(self, tools: Sequence[Mapping[str, Any]] | None = None) -> ReplyReader:
+        """Reads the ids of one reply."""
+        return ReplyReader(self.tokenizer, self.chat_format, tools)
+
+    @cached_property
+    def untrained_ids(self) -> tuple[int, ...]:
+        """Ids never drawn unless `mask_untrained=False`."""
+        return untrained_ids(self.tokenizer, self.config.vocab_size)
+
+    def text_side(self) -> TextModel:
+        """This alone, which stays when the weights are given back."""
+        return TextModel(self.name, self.config, self.tokenizer, self.chat_format)
+
+
+class Model(TextModel):
     """A loaded model. Close it, or use it in a `with` block, to give its threads and memory back."""
 
     def __init__(self, opened: OpenModel, engine: Engine, name: str) -> None:
-        self.name = name
+        super().__init__(name, opened.config, opened.tokenizer, opened.chat_format)
         self.store = opened
         self.engine = engine
         self._lock = threading.Lock()
         self._inboxes: dict[int, deque[Token]] = {}
-
-    @property
-    def config(self) -> Config:
-        return self.store.config
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.store.tokenizer
-
-    @property
-    def chat_format(self) -> str:
-        """Name of the format of its conversations; "none" when its template is not known here."""
-        return self.store.chat_format
 
     def __enter__(self) -> Model:
         return self
@@ -113,21 +145,8 @@ class Model:
         self, messages: str | Sequence[Any], tools: Sequence[Mapping[str, Any]] | None = None, **sampling: Any
     ) -> Stream[ChatPiece, Reply]:
         """The answer as it is made: text as str, tool calls as events of `phi4mini.chat`; `.result` is the `Reply`."""
-        run = self._run(self.render(messages, tools).ids, sampling)
-        reader = ReplyReader(self.tokenizer, self.chat_format, tools)
-        return Stream(lambda stopped: self._reply(run, reader, stopped))
-
-    def render(
-        self,
-        messages: str | Sequence[Any],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-    ) -> Rendered:
-        """The ids the model sees for a conversation, with loss mask and text."""
-        if self.chat_format == "none":
-            raise BadInput(f"{self.name} has a chat template that is not known here; it can only continue text")
-        turns: Sequence[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        return chat.render(turns, tools, add_generation_prompt, tokenizer=self.tokenizer, format=self.chat_format)
+        run = self.run(self.render(messages, tools).ids, sampling, self.reader(tools))
+        return Stream(lambda stopped: self._reply(run, stopped))
 
     # ---- ids
 
@@ -137,7 +156,7 @@ class Model:
 
     def stream_generate(self, prompt: str | Iterable[int], **sampling: Any) -> Stream[str, Generation]:
         """As `generate`, text piece by piece; `.result` is the `Generation`."""
-        run = self._run(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, sampling)
+        run = self.run(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, sampling)
         return Stream(lambda stopped: self._text(run, stopped))
 
     def logits(self, ids: Iterable[int], rope: Any = "auto") -> np.ndarray:
@@ -150,28 +169,20 @@ class Model:
         with self._lock:
             return self.engine.logprobs(ids_of(ids), rope=rope)
 
-    @cached_property
-    def untrained_ids(self) -> tuple[int, ...]:
-        """Ids never drawn unless `mask_untrained=False`."""
-        return untrained_ids(self.tokenizer, self.config.vocab_size)
-
     # ---- how it is done
 
-    def _run(self, ids: Iterable[int], sampling: Mapping[str, Any]) -> Run:
-        return Run(ids, sampling, self.tokenizer, self.untrained_ids)
-
-    def _reply(self, run: Run, reader: ReplyReader, stopped: Callable[[], bool]) -> Generator[ChatPiece, None, Reply]:
+    def _reply(self, run: Run, stopped: Callable[[], bool]) -> Generator[ChatPiece, None, Reply]:
         events: list[Event] = []
         with closing(self._tokens(run, stopped)) as tokens:
-            for event in run.events(tokens, reader):
+            for event in run.events(tokens):
                 events.append(event)
                 yield event.text if isinstance(event, TextDelta) else event
-        return _as_reply(chat.reply_of(events), run)
+        return reply_from(events, run)
 
     def _text(self, run: Run, stopped: Callable[[], bool]) -> Generator[str, None, Generation]:
         pieces = []
         with closing(self._tokens(run, stopped)) as tokens:
-            for event in run.events(tokens, TextReader(self.tokenizer)):
+            for event in run.events(tokens):
                 if isinstance(event, TextDelta):
                     pieces.append(event.text)
                     yield event.text
@@ -202,8 +213,9 @@ class Model:
                 self.engine.abort(request)
 
 
-def _as_reply(read: chat.Reply, run: Run) -> Reply:
-    """What was read, and the generation it was read from."""
+def reply_from(events: Iterable[Event], run: Run) -> Reply:
+    """All events of a run as the reply they spell, with the generation it was read from."""
+    read = chat.reply_of(events)
     made = run.generation(read.content)
     return Reply(
         read.content,

@@ -20,7 +20,7 @@ from phi4mini.tokenizer import Tokenizer
 from phi4mini.tokenizer.phi4 import PLACEHOLDERS
 
 if TYPE_CHECKING:
-    from phi4mini.engine.engine import Token
+    from phi4mini.engine.request import Token
 
 _OURS = ("stop", "rope", "mask_untrained")  # besides the fields of SamplingParams
 _ROPES = ("auto", "short", "long")
@@ -53,27 +53,54 @@ class Run:
     """A request, its stop strings, and the tokens that have come so far."""
 
     def __init__(
-        self, ids: Iterable[int], sampling: Mapping[str, Any], tokenizer: Tokenizer, untrained: Sequence[int]
+        self,
+        ids: Iterable[int],
+        sampling: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        untrained: Sequence[int],
+        reader: Reader | None = None,
+        **who: Any,
     ) -> None:
-        """`sampling` as `parameters` takes it. `untrained`: ids never drawn unless mask_untrained is False."""
+        """`sampling` as `parameters` takes it. `untrained`: ids never drawn unless mask_untrained is False. `reader`:
+        default plain text. `who`: salt, owner and constraint of the `Request`.
+        """
         params, self.matcher = parameters(sampling)
         if sampling.get("mask_untrained", True):
             params = replace(params, banned_ids=(*params.banned_ids, *untrained))
-        self.request = Request(ids_of(ids), params, rope=sampling.get("rope", "auto"))
+        self.request = Request(ids_of(ids), params, rope=sampling.get("rope", "auto"), **who)
         self.tokens: list[Token] = []
+        self._reader: Reader = reader or TextReader(tokenizer)
         self._tokenizer = tokenizer
 
-    def events(self, tokens: Iterable[Token], reader: Reader) -> Iterator[Event]:
-        """What the reader makes of the tokens, with text cut at the first stop string; nothing is taken after that."""
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has ended the text, so that no more tokens are wanted."""
+        return self.matcher.matched is not None
+
+    def events(self, tokens: Iterable[Token]) -> Iterator[Event]:
+        """What the reader makes of all the tokens, with text cut at the first stop string; none is taken after that."""
         for token in tokens:
-            self.tokens.append(token)
-            if token.finish != "stop":  # the id that ends an answer is not part of its text
-                yield from self._before_stop(reader.push(token.id))
-            if self.matcher.matched is not None:
-                return
-        yield from self._before_stop(reader.finish())
-        if held := self.matcher.flush():
-            yield TextDelta(held)
+            yield from self.push(token)
+            if self.stopped:
+                break
+        yield from self.finish()
+
+    def push(self, token: Token) -> list[Event]:
+        """What became certain with this token; nothing any more once `stopped`."""
+        if self.stopped:
+            return []
+        self.tokens.append(token)
+        if token.finish == "stop" and not token.complete:
+            return []  # the id that ends an answer is not part of its text
+        return list(self._before_stop(self._reader.push(token.id)))
+
+    def finish(self) -> list[Event]:
+        """The tokens are over: what was held back."""
+        if self.stopped:
+            return []
+        last = list(self._before_stop(self._reader.finish()))
+        held = self.matcher.flush()
+        return [*last, TextDelta(held)] if held else last
 
     def _before_stop(self, events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
@@ -99,6 +126,10 @@ class Run:
             logprobs=self._logprobs(self.tokens) if params.logprobs is not None else None,
             prompt_logprobs=self._logprobs(request.prompt_logprobs) if request.prompt_logprobs is not None else None,
         )
+
+    def logprobs_from(self, start: int) -> list[TokenLogprob]:
+        """Of the tokens from that one on, where log-probabilities were asked for."""
+        return [] if self.request.params.logprobs is None else self._logprobs(self.tokens[start:])
 
     def _logprobs(self, noted: Iterable[Any]) -> list[TokenLogprob]:
         """From tokens or prompt log-probabilities; None stands for the first prompt token, which nothing predicts."""

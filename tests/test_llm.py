@@ -9,11 +9,11 @@ import pytest
 
 import phi4mini
 from phi4mini.chat import CallEnd, ReplyReader, reply_of
-from phi4mini.engine.engine import Token
+from phi4mini.engine.request import Token
 from phi4mini.errors import BadInput, Phi4MiniError, TooLong
 from phi4mini.llm import load_tokenizer
 from phi4mini.reference import forward
-from phi4mini.runs import Run, TextReader, untrained_ids
+from phi4mini.runs import Run, untrained_ids
 from phi4mini.tokenizer import Tokenizer
 
 CAPITAL = "What is the capital of France?"
@@ -210,7 +210,7 @@ def test_log_probabilities_agree_wherever_they_come_from(model):
 def run_of(text: str, stop: list[str]) -> tuple[Run, list[Token]]:
     """A run of Phi-4-mini's whose tokens spell `text`."""
     tokenizer = Tokenizer.phi4_mini()
-    run = Run([0], {"stop": stop}, tokenizer, ())
+    run = Run([0], {"stop": stop}, tokenizer, (), ReplyReader(tokenizer, "phi"))
     ids = tokenizer.encode(text, parse_special=True)
     ends = [None] * (len(ids) - 1) + ["stop"]
     return run, [Token(run.request, id, None, None, end) for id, end in zip(ids, ends, strict=True)]
@@ -220,7 +220,7 @@ def test_calls_come_out_as_events_and_stop_strings_do_not_look_inside():
     run, tokens = run_of(
         'Wait.<|tool_call|>[{"name": "look", "arguments": {"at": "STOP"}}]<|/tool_call|><|end|>', ["STOP"]
     )
-    events = list(run.events(tokens, ReplyReader(Tokenizer.phi4_mini(), "phi")))
+    events = list(run.events(tokens))
     reply = reply_of(events)
     assert reply.content == "Wait." and reply.tool_calls[0].arguments == {"at": "STOP"}
     assert sum(isinstance(event, CallEnd) for event in events) == 1 and run.matcher.matched is None
@@ -228,7 +228,7 @@ def test_calls_come_out_as_events_and_stop_strings_do_not_look_inside():
 
 def test_text_held_for_a_stop_string_comes_before_the_call():
     run, tokens = run_of('ST<|tool_call|>[{"name": "look", "arguments": {}}]<|/tool_call|><|end|>', ["STOP"])
-    events = list(run.events(tokens, ReplyReader(Tokenizer.phi4_mini(), "phi")))
+    events = list(run.events(tokens))
     assert events[0].text == "ST" and reply_of(events).tool_calls
 
 
@@ -237,7 +237,7 @@ def test_half_a_character_at_the_end_is_shown_as_such():
     ids = tokenizer.encode("🦊")
     run = Run([0], {}, tokenizer, ())
     tokens = [Token(run.request, ids[0], None, None, "length")]
-    assert "".join(event.text for event in run.events(tokens, TextReader(tokenizer))) == "\ufffd"
+    assert "".join(event.text for event in run.events(tokens)) == "\ufffd"
 
 
 def test_untrained_rows_of_phi_are_never_drawn_and_trained_ones_may_be():

@@ -100,6 +100,11 @@ class OpenModel:
             raise BadCheckpoint(f"{self.path}: the tokenizer's bytes do not have the hash the header states")
         return blob
 
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the header, which holds that of every matrix: it tells these weights from all others."""
+        return bytes(self.view[20:52]).hex()
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, built when first asked for."""
