@@ -75,7 +75,7 @@ def _superblock(k: Kernel, f: Format, header: V, block: V, acc: list[Var], rows:
     """All groups of one superblock of one strip, for all rows."""
     levels = _first_level(k, f, header)
     lines_per_step = 64 * LANES * f.bits // 8 // LINE  # a step is 64 inputs: one pair of groups of 32
-    ahead = max(1, (2048 if rows <= 2 else 8192) // f.superblock_bytes) * f.superblock_bytes
+    ahead = max(1, (2048 if rows == 1 else 8192) // f.superblock_bytes) * f.superblock_bytes
     for step in k.span(0, f.superblock // 64):
         lines = header.at(step * (lines_per_step * LINE) + f.header_bytes)
         for i in range(lines_per_step + (1 if f.superblock == 64 else 0)):
