@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import median
@@ -46,12 +48,29 @@ def speed(values: Sequence[float]) -> str:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """The table, columns padded for people who read the source."""
-    cells = [_HEADINGS, *(_cells(line) for line in lines)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEADINGS))]
+    """The lines as a table."""
+    return table([_HEADINGS, *(_cells(line) for line in lines)])
+
+
+def table(cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first row being the heads; columns padded for people who read the source."""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     text = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     rule = " | ".join("-" * width for width in widths)
     return "\n".join(f"| {row} |" for row in [text[0], rule, *text[1:]]) + "\n"
+
+
+def save(folder: Path, name: str, text: str, result: dict[str, Any]) -> None:
+    """Keep a result as `name`.md and `name`.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def heading(machine: dict[str, Any], date: str) -> str:
+    """The machine, in one line."""
+    cpu = f"{machine['cpu']} ({machine['llvm_cpu']}, {machine['isa']})"
+    return f"{cpu}, {machine['cores']} cores, {machine['memory_gb']} GB, {date}"
 
 
 def _cells(line: Line) -> tuple[str, ...]:

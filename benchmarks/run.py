@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import machine, plot
 from benchmarks.bench import Bench
-from benchmarks.report import Line, markdown
+from benchmarks.report import Line, heading, markdown, save
 from benchmarks.rounds import summary
 from benchmarks.rows import fidelity, long, process, single, small, speculation, streams
 from benchmarks.workers import WorkerFailed
@@ -99,7 +99,7 @@ def _heading(result: dict[str, Any]) -> str:
     read, dots = ceilings["read_gb_s"], ceilings["dot_gops"]
     return "\n".join(
         [
-            f"# {m['cpu']} ({m['llvm_cpu']}, {m['isa']}), {m['cores']} cores, {m['memory_gb']} GB, {result['date']}",
+            f"# {heading(m, result['date'])}",
             "",
             f"{m['system']}, Python {m['python']}, " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".",
             f"Synthetic Phi-4-mini of {result['layers']} layers, {m['threads']} threads on every side, "
@@ -116,11 +116,9 @@ def _range(ceiling: dict[str, Any]) -> str:
 
 
 def _save(bench: Bench, folder: Path, result: dict[str, Any], table: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    base = folder / machine.file_name(result["machine"])
-    base.with_suffix(".md").write_text(table, encoding="utf-8")
-    base.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    bench.say(plot.save(result, base.with_suffix(".png")))
+    name = machine.file_name(result["machine"])
+    save(folder, name, table, result)
+    bench.say(plot.save(result, folder / f"{name}.png"))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

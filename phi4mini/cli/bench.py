@@ -9,10 +9,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,8 @@ from phi4mini.cli.common import open_model, put, put_json, say, size
 from phi4mini.cli.options import command, engine_options, json_option
 
 if TYPE_CHECKING:
-    from phi4mini.engine.engine import Engine, Token
+    from phi4mini.engine.engine import Engine
+    from phi4mini.engine.request import Request
     from phi4mini.llm import Model
 
 
@@ -44,9 +45,17 @@ class Samples:
 @click.option("-n", "--new-tokens", type=_MANY, default=64, show_default=True, help="New tokens.")
 @click.option("-d", "--depth", type=click.IntRange(0), default=0, show_default=True, help="Tokens before the prompt.")
 @click.option("-r", "--repetitions", type=_MANY, default=3, show_default=True, help="Repetitions.")
+@click.option("--profile", "split", is_flag=True, help="Tell where the time of a token and of a prompt goes.")
 @json_option
 def bench(
-    synthetic: bool, prompt_tokens: int, new_tokens: int, depth: int, repetitions: int, as_json: bool, **values: Any
+    synthetic: bool,
+    prompt_tokens: int,
+    new_tokens: int,
+    depth: int,
+    repetitions: int,
+    split: bool,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Time a prompt of -p tokens after -d others, and the -n tokens that follow it."""
     if synthetic:
@@ -56,8 +65,14 @@ def bench(
         loaded = time.perf_counter() - start
         how = f"{model.store.recipe}, {values['kv']} KV, {model.engine.threads} threads"
         say(f"{model.name} ({how}), ready in {loaded:.2f} s")
-        samples = Samples()
         _time(model.engine, prompt_tokens, 1, depth, seed=0)  # compiles and touches everything
+        if split:
+            from phi4mini.cli.profile import profile, put_profile
+
+            found = profile(model, prompt_tokens, new_tokens, depth, repetitions)
+            put_json(found, indent=None) if as_json else put_profile(found)
+            return
+        samples = Samples()
         resident = _peak_resident()  # before the ceilings take memory of their own
         for number in range(1, repetitions + 1):
             _measure(model.engine, samples, prompt_tokens, new_tokens, depth, number)
@@ -79,6 +94,19 @@ def _measure(engine: Engine, samples: Samples, prompt: int, new: int, depth: int
 
 def _time(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> tuple[float, float]:
     """Seconds for `prompt` tokens up to their first new one, after `depth` others, and for `new` tokens after that."""
+    with random_prompt(engine, prompt, new, depth, seed) as request:
+        start = time.perf_counter()
+        _draw(engine, request, 1)
+        first = time.perf_counter()
+        _draw(engine, request, new)
+        return first - start, time.perf_counter() - first
+
+
+@contextmanager
+def random_prompt(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> Iterator[Request]:
+    """A request whose next step begins on `prompt` random ids; `depth` others lie computed before them. Nothing is
+    guessed meanwhile: a figure is of a pass, and what text happens to repeat itself says nothing about that.
+    """
     import numpy as np
 
     from phi4mini.engine.params import SamplingParams
@@ -91,17 +119,24 @@ def _time(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> tuple
     ids = np.random.default_rng(seed).integers(0, engine.config.vocab_size, depth + prompt).tolist()
     # one set of rope factors throughout: crossing the boundary half-way would time another thing
     rope = engine.config.rope_set(total)
+    guesses, engine.scheduler.speculate = engine.scheduler.speculate, False
     request = engine.add(Request(ids[:depth] or ids, SamplingParams(ignore_eos=True), rope))
-    with closing(cast("Generator[Token]", engine.tokens(request))) as tokens:
+    try:
         if depth:
-            next(tokens)
+            _draw(engine, request, 1)
             request.ids[-1:] = ids[depth:]  # in place of the token just drawn
-        start = time.perf_counter()
-        next(tokens)
-        first = time.perf_counter()
-        for _ in range(new):
-            next(tokens)
-        return first - start, time.perf_counter() - first
+        yield request
+    finally:
+        engine.abort(request)
+        engine.scheduler.speculate = guesses
+
+
+def _draw(engine: Engine, request: Request, count: int) -> None:
+    """Step until the request has `count` more tokens."""
+    while count:
+        count -= len(engine.step())
+        if request.error is not None:
+            raise request.error
 
 
 def _facts(model: Model, samples: Samples, prompt: int, new: int, depth: int) -> dict[str, Any]:
