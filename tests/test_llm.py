@@ -263,3 +263,12 @@ def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
     for name in ("nonsense", "./nowhere.gguf", "", "a" * 5000):
         with pytest.raises(Phi4MiniError):
             phi4mini.load(name, offline=True)
+
+
+def test_an_answer_follows_its_constraint(model):
+    """One constraint serves one answer; the next answer knows nothing of it."""
+    free = model.chat("Name a colour.", max_new_tokens=8).content
+    held = model.chat("Name a colour.", constraint=model.grammars.regex("(red|green|blue)"), max_new_tokens=8)
+    assert held.content in ("red", "green", "blue") and held.finish_reason == "stop"
+    assert model.chat("Name a colour.", max_new_tokens=8).content == free
+    assert model.generate("Yes or no?", constraint=model.grammars.regex("(yes|no)")).text in ("yes", "no")
