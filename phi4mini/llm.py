@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from phi4mini.config import Config
+    from phi4mini.engine.constraint import Constraint
     from phi4mini.engine.engine import Engine
     from phi4mini.engine.request import Token
+    from phi4mini.grammar import Grammars
     from phi4mini.tokenizer import Tokenizer
 
 ChatPiece = str | CallStart | CallArguments | CallEnd | CallBroken
@@ -108,6 +110,13 @@ class TextModel:
         """Ids never drawn unless `mask_untrained=False`."""
         return untrained_ids(self.tokenizer, self.config.vocab_size)
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """JSON schemas, regular expressions and tool calls as constraints; needs llguidance (the extra `serve`)."""
+        from phi4mini.grammar import Grammars
+
+        return Grammars.of(self.tokenizer, self.config.vocab_size, self.config.eos_token_ids)
+
     def text_side(self) -> TextModel:
         """This alone, which stays when the weights are given back."""
         return TextModel(self.name, self.config, self.tokenizer, self.chat_format)
@@ -142,10 +151,16 @@ class Model(TextModel):
         return self.stream(messages, tools, **sampling).result
 
     def stream(
-        self, messages: str | Sequence[Any], tools: Sequence[Mapping[str, Any]] | None = None, **sampling: Any
+        self,
+        messages: str | Sequence[Any],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        constraint: Constraint | None = None,
+        **sampling: Any,
     ) -> Stream[ChatPiece, Reply]:
-        """The answer as it is made: text as str, tool calls as events of `phi4mini.chat`; `.result` is the `Reply`."""
-        run = self.run(self.render(messages, tools).ids, sampling, self.reader(tools))
+        """The answer as it is made: text as str, tool calls as events of `phi4mini.chat`; `.result` is the `Reply`.
+        `constraint`: what it must look like, from `grammars`; one serves one answer.
+        """
+        run = self.run(self.render(messages, tools).ids, sampling, self.reader(tools), constraint=constraint)
         return Stream(lambda stopped: self._reply(run, stopped))
 
     # ---- ids
@@ -154,9 +169,12 @@ class Model(TextModel):
         """Continue ids, or plain text, without any chat format."""
         return self.stream_generate(prompt, **sampling).result
 
-    def stream_generate(self, prompt: str | Iterable[int], **sampling: Any) -> Stream[str, Generation]:
+    def stream_generate(
+        self, prompt: str | Iterable[int], constraint: Constraint | None = None, **sampling: Any
+    ) -> Stream[str, Generation]:
         """As `generate`, text piece by piece; `.result` is the `Generation`."""
-        run = self.run(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, sampling)
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        run = self.run(ids, sampling, constraint=constraint)
         return Stream(lambda stopped: self._text(run, stopped))
 
     def logits(self, ids: Iterable[int], rope: Any = "auto") -> np.ndarray:

@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {  # a room, and what of ours it may import besid
     "engine": FOUNDATION | {"kernels", "weights.arrays"},
     "results": TEXT | {"errors", "engine.request"},
     "runs": TEXT | {"errors", "results", "engine"},
-    "llm": FOUNDATION | TEXT | {"weights", "engine", "runs", "results"},
+    "llm": FOUNDATION | TEXT | {"weights", "engine", "grammar", "runs", "results"},
     "runner": {"errors", "llm", "runs", "engine.request"},
     "estimate": FOUNDATION | {"weights", "engine", "kernels"},
     "tuning": FOUNDATION | TEXT | {"weights"},
