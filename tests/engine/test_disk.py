@@ -140,7 +140,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_ignored_with_one_warning(tmp_path: Path, before: Ask, damage: str) -> None:
+def test_A12_a_damaged_file_is_ignored_with_one_warning(tmp_path: Path, before: Ask, damage: str) -> None:
     """The prompt is computed, the text is the same, and the file is replaced by a good one."""
     change, message = DAMAGE[damage]
     for path in files(tmp_path):
@@ -213,7 +213,7 @@ def pipe_instead(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [writable, linked, folder_instead, pipe_instead])
-def test_only_files_that_only_this_user_may_write_are_read(
+def test_A12_only_files_that_only_this_user_may_write_are_read(
     tmp_path: Path, before: Ask, change: Callable[[Path], None]
 ) -> None:
     for path in files(tmp_path):

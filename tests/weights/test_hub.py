@@ -66,7 +66,7 @@ def ask(tmp_path) -> Callable[..., str]:
 NOWHERE = "http://127.0.0.1:9"  # nobody listens on the discard port
 
 
-def test_a14_a_repository_is_fetched_converted_and_then_needs_no_network(server, ask):
+def test_A14_a_repository_is_fetched_converted_and_then_needs_no_network(server, ask):
     store = ask("store", REPO, server.url)
     assert store.endswith(".phi4") and "someone--tiny-phi3-q4-" in store
     fetched = {path.rsplit("/", 1)[-1] for method, path, _ in server.requests if method == "GET"}
@@ -77,7 +77,7 @@ def test_a14_a_repository_is_fetched_converted_and_then_needs_no_network(server,
     assert Path(ask("snapshot", REPO, NOWHERE, {"HF_HUB_OFFLINE": "1"})).name == COMMIT
 
 
-def test_a14_a_broken_download_is_resumed(server, ask):
+def test_A14_a_broken_download_is_resumed(server, ask):
     shard = "model-00001-of-00002.safetensors"  # made larger than the 10 MB the client takes at a time
     (server.folder / shard).write_bytes(os.urandom(1 << 20) * 30)
     server.cut[shard] = 25 << 20
@@ -89,7 +89,7 @@ def test_a14_a_broken_download_is_resumed(server, ask):
     assert any(int(wanted.removeprefix("bytes=").split("-")[0]) >= 10 << 20 for wanted in ranges), "only the rest"
 
 
-def test_a14_no_network_is_said_at_once_and_the_demo_offered(ask):
+def test_A14_no_network_is_said_at_once_and_the_demo_offered(ask):
     began = time.perf_counter()
     told = ask("store", "microsoft/Phi-4-mini-instruct", NOWHERE)
     assert time.perf_counter() - began < 10

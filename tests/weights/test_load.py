@@ -62,7 +62,7 @@ def test_a_gguf_and_a_store_are_models_too(tmp_path):
     assert load.load(str(path)).chat_format == "none"
 
 
-def test_two_at_once_make_it_once(tmp_path, home):
+def test_A13_two_at_once_make_it_once(tmp_path, home):
     """The second waits for the first and takes what it made."""
     numbers = config_json(vocab_size=60_000, hidden_size=1024, num_attention_heads=16, num_key_value_heads=16)
     folder = write_folder(tmp_path / "twin", numbers, tensors={})

@@ -63,7 +63,7 @@ def test_synthetic_layers_are_bounded(name):
 
 
 @pytest.mark.parametrize("begin", [b"PK\x03\x04", b"\x80\x02}q"])
-def test_a7_a_pickle_file_is_refused_with_a_hint(tmp_path, begin):
+def test_A7_a_pickle_file_is_refused_with_a_hint(tmp_path, begin):
     (tmp_path / "m.pt").write_bytes(begin + bytes(40))
     with pytest.raises(BadInput, match="is a pickle file, which can run code and is never opened"):
         resolve(str(tmp_path / "m.pt"))

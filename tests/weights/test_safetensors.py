@@ -76,7 +76,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a3_a_lying_header_is_refused_at_once(tmp_path, lie):
+def test_A3_a_lying_header_is_refused_at_once(tmp_path, lie):
     path = raw_file(tmp_path / "bad.safetensors", **LIES[lie])
     began = time.perf_counter()
     with pytest.raises(BadCheckpoint, match=r"bad\.safetensors") as caught:
@@ -85,7 +85,7 @@ def test_a3_a_lying_header_is_refused_at_once(tmp_path, lie):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_a1_a_file_cut_anywhere_is_refused_with_both_sizes(tmp_path):
+def test_A1_a_file_cut_anywhere_is_refused_with_both_sizes(tmp_path):
     save_file({"a": np.ones((20, 20), np.float32), "b": np.ones(8, np.float32)}, tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
     path = tmp_path / "cut.safetensors"

@@ -84,7 +84,7 @@ def test_the_tokenizer_comes_along(sound):
     assert opened.tokenizer is opened.tokenizer
 
 
-def test_a1_a_store_cut_anywhere_is_refused_with_both_sizes(sound, tmp_path):
+def test_A1_a_store_cut_anywhere_is_refused_with_both_sizes(sound, tmp_path):
     whole, path = sound.read_bytes(), tmp_path / "cut.phi4"
     for size in [*range(0, len(whole), len(whole) // 20), len(whole) - 1]:
         path.write_bytes(whole[:size])
@@ -100,7 +100,7 @@ def test_bytes_too_many_are_refused(sound, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["layers.1.down", "norm", "embed", "tokenizer"])
-def test_a2_one_flipped_bit_is_found_by_verify(sound, tmp_path, name):
+def test_A2_one_flipped_bit_is_found_by_verify(sound, tmp_path, name):
     entry = open_store(sound).entries[name]
     raw = bytearray(sound.read_bytes())
     raw[entry.offset + entry.nbytes // 2] ^= 1
@@ -209,7 +209,7 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path):
         open_store(tmp_path)
 
 
-def test_a_store_replaced_under_an_open_mapping_stays_whole(sound, tmp_path):
+def test_A9_a_store_replaced_under_an_open_mapping_stays_whole(sound, tmp_path):
     path = tmp_path / "m.phi4"
     path.write_bytes(sound.read_bytes())
     opened = open_store(path)
