@@ -9,11 +9,13 @@ It knows no text and no server: who wants one turns tokens into events (`runs.py
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Job = Callable[[Model], Iterator[Any]]
+_RETRY = 5.0  # seconds after opening the model failed until it is tried again
 _TICK = 0.25  # seconds between looks at the clock of a model that idles
 
 
@@ -43,9 +46,16 @@ class _Live:
 class Runner:
     """`start`, then `submit`, `cancel` and `call` from any thread, then `close`."""
 
-    def __init__(self, open_model: Callable[[], Model], unload_after: float | None = None) -> None:
-        """`open_model` is called on the runner's thread. `unload_after`: seconds without work; None keeps the model."""
-        self._open, self._unload_after = open_model, unload_after
+    def __init__(
+        self,
+        open_model: Callable[[], Model],
+        unload_after: float | None = None,
+        fault: Callable[[str, BaseException], None] = lambda where, error: None,
+    ) -> None:
+        """`open_model` is called on the runner's thread. `unload_after`: seconds without work; None keeps the model.
+        `fault(where, error)` is told of what went wrong that was no request's doing.
+        """
+        self._open, self._unload_after, self._fault = open_model, unload_after, fault
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._live: dict[int, _Live] = {}
         self._jobs: list[tuple[Iterator[Any], Future[Any], list[Any]]] = []
@@ -53,16 +63,24 @@ class Runner:
         self._used = time.monotonic()
         self._thread = threading.Thread(target=self._loop, name="phi4mini-runner", daemon=True)
         self.crashes = 0
+        self.reopening = False  # after a crash, until there is a model again
         self.failure: Exception | None = None  # why there is no model now, if opening one failed
+        self._failed_at = 0.0
 
     # ---- from any thread
 
-    def start(self) -> None:
-        """Open the model and begin; raises what opening raised."""
-        opened: Future[None] = Future()
-        self._inbox.put(lambda: self._first_model(opened))
+    def begin(self, opened: Callable[[Model], None] = lambda model: None) -> Future[None]:
+        """Begin to open the model; `opened` is called with it on the runner's thread, then the future is done. It has
+        the error if there was one.
+        """
+        future: Future[None] = Future()
+        self._inbox.put(lambda: self._first_model(opened, future))
         self._thread.start()
-        opened.result()
+        return future
+
+    def start(self) -> None:
+        """Open the model and wait for it; raises what opening raised."""
+        self.begin().result()
 
     @property
     def loaded(self) -> bool:
@@ -73,6 +91,11 @@ class Runner:
     def model(self) -> Model | None:
         """The model while it is open. Its engine belongs to the runner's thread."""
         return self._model
+
+    @property
+    def broken(self) -> bool:
+        """Whether opening the model has just failed; a while later the next run may try again."""
+        return self.failure is not None and time.monotonic() - self._failed_at < _RETRY
 
     def submit(
         self, run: Run, deliver: Callable[[list[Token]], None], ended: Callable[[Exception | None], None]
@@ -90,19 +113,20 @@ class Runner:
         self._inbox.put(lambda: self._add_job(job, future))
         return future
 
-    def close(self) -> None:
-        """End all runs and the thread, after what is to stay on disk is written."""
+    def close(self, wait: bool = True) -> None:
+        """End all runs and the thread, after what is to stay on disk is written; or without waiting for that."""
         self._inbox.put(None)
-        self._thread.join()
+        if wait:
+            self._thread.join()
 
     # ---- on the runner's thread
 
     def _loop(self) -> None:
         while self._obey():
             if self._busy:
-                self._used = time.monotonic()
                 self._slice()
                 self._pass()
+                self._used = time.monotonic()
             elif self._model and self._unload_after is not None and self._idle >= self._unload_after:
                 self._close_model()
         for live in list(self._live.values()):
@@ -132,26 +156,35 @@ class Runner:
             command()
             wait = False
 
-    def _first_model(self, opened: Future[None]) -> None:
+    def _first_model(self, opened: Callable[[Model], None], future: Future[None]) -> None:
         try:
             self._model = self._open()
-            opened.set_result(None)
+            opened(self._model)
+            self._used = time.monotonic()
+            future.set_result(None)
         except BaseException as error:
-            opened.set_exception(error)
+            future.set_exception(error)
 
     def _ready_model(self) -> Model:
         if self._model is None:
             try:
                 self._model, self.failure = self._open(), None
             except Exception as error:
-                self.failure = error
+                self.failure, self._failed_at = error, time.monotonic()
+                self._fault("opening the model", error)
                 raise
         return self._model
 
     def _close_model(self) -> None:
-        if self._model is not None:
-            model, self._model = self._model, None
+        if self._model is None:
+            return
+        model, self._model = self._model, None
+        try:
             model.close()
+        except Exception as error:  # the threads of a model that crashed may be gone; it is dropped all the same
+            self._fault("closing the model", error)
+        del model
+        gc.collect()  # its parts refer to each other: without this the memory would stay until some later collection
 
     def _add(self, live: _Live) -> None:
         self._live[id(live.run.request)] = live
@@ -183,11 +216,12 @@ class Runner:
             values.append(next(steps))
         except StopIteration:
             self._jobs.remove(job)
-            if not future.cancelled():
+            with suppress(InvalidStateError):  # cancelled, perhaps just now: nobody waits
                 future.set_result(values)
         except Exception as error:
             self._jobs.remove(job)
-            future.set_exception(error)
+            with suppress(InvalidStateError):
+                future.set_exception(error)
 
     def _pass(self) -> None:
         """One step of the engine, handed out run by run."""
@@ -196,7 +230,7 @@ class Runner:
         try:
             tokens = self._model.engine.step()
         except Exception as error:
-            self._crashed(error)
+            self._crash(error)
             return
         drawn: dict[int, list[Token]] = {}
         for token in tokens:
@@ -211,15 +245,19 @@ class Runner:
         del self._live[id(live.run.request)]
         live.ended(error)
 
-    def _crashed(self, error: Exception) -> None:
+    def _crash(self, error: Exception) -> None:
         """Nothing the engine holds can be trusted after a fault of ours: all runs end, the model is opened anew."""
         self.crashes += 1
+        self.reopening = True
+        self._fault("the engine", error)
         known = error if isinstance(error, Phi4MiniError) else Crashed(f"the engine failed: {type(error).__name__}")
-        known.__cause__ = error
         for live in list(self._live.values()):
             self._end(live, known)
+        for _, future, _ in self._jobs:
+            with suppress(InvalidStateError):
+                future.set_exception(known)
+        self._jobs.clear()
         self._close_model()
-        try:
+        with suppress(Exception):  # `failure` keeps it
             self._ready_model()
-        except Exception as again:
-            self.failure = again
+        self.reopening = False

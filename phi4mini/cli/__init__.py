@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module of this package, one line of help)
     "chat": ("chat", "Talk with a model in the terminal."),
     "run": ("run", "Answer one prompt: argument, files and stdin together."),
+    "serve": ("serve", "Serve the chat page and an OpenAI-compatible API."),
     "pull": ("models", "Download a model and make it ready to run."),
     "convert": ("models", "Write a checkpoint as one packed file, quantised."),
     "ls": ("models", "List the models on this machine."),

@@ -1,0 +1,70 @@
+"""The application: the endpoints of every module in one table, behind the guard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from importlib import import_module
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from phi4mini.server.endpoint import Endpoint, EndpointApp
+from phi4mini.server.errors import ApiError
+from phi4mini.server.guard import Guard
+from phi4mini.server.service import Service
+
+MODULES = ("status", "chat", "completions", "responses", "messages", "embeddings", "text", "openapi", "page.endpoints")
+
+
+def endpoints() -> list[Endpoint]:
+    """All rows of the API, in the order of the modules."""
+    return [row for name in MODULES for row in import_module(f"phi4mini.server.{name}").ENDPOINTS]
+
+
+def application(service: Service) -> ASGIApp:
+    """The ASGI application of one service, which starts and closes with it."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    rows = endpoints()
+    app = Starlette(
+        routes=list(_routes(rows, service)), lifespan=lifespan, exception_handlers={HTTPException: _no_such_route}
+    )
+    app.router.redirect_slashes = False
+    opened = {(row.method, row.path) for row in rows if row.open}
+
+    def is_open(method: str, path: str) -> bool:
+        method = "GET" if method == "HEAD" else method
+        return (method, path) in opened or (method == "GET" and path.startswith("/page/") and ".." not in path)
+
+    return Guard(app, service.settings, service.log, is_open, service.metrics.answered)
+
+
+def _routes(rows: Iterable[Endpoint], service: Service) -> Iterable[Route]:
+    by_path: dict[str, list[Endpoint]] = {}
+    for row in rows:
+        by_path.setdefault(row.path, []).append(row)
+    for path, same in by_path.items():
+        for row in same:
+            yield Route(path, EndpointApp(row, service), methods=[row.method])
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    """404 and 405 in the API's form."""
+    assert isinstance(error, HTTPException)
+    code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    path = request.scope["path"]  # request.url would be put together with the Host header
+    message = f"{request.method} {path[:100]}: {error.detail}"
+    refused = ApiError(error.status_code, message, code=code)
+    body = msgspec.json.encode(refused.body(path.startswith("/v1/messages")))
+    return Response(body, error.status_code, {**(error.headers or {}), "Content-Type": "application/json"})

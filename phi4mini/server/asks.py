@@ -1,0 +1,164 @@
+"""A conversation that is to be answered, whichever dialect asked: ids, reader, grammar, runs.
+
+Promises: the model sees what `chat.render` writes and nothing else; a grammar belongs to one choice of one request; a
+call that tool_choice asks for is well-formed and its arguments follow the function's schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from phi4mini.chat import functions_of, messages_from
+from phi4mini.chat.messages import Message
+from phi4mini.errors import BadInput
+from phi4mini.runs import Run
+from phi4mini.server.errors import ApiError
+from phi4mini.server.fields import bounded
+
+if TYPE_CHECKING:
+    from phi4mini.server.endpoint import Call
+    from phi4mini.server.service import Service
+
+MOST_TOOLS = 128
+Choosing = Literal["none", "auto", "required"] | str  # or "=" and a function's name
+Format = Callable[["Service"], Any]  # makes a fresh constraint
+
+
+@dataclass
+class Ask:
+    """`sampling(i)`: keywords of the run of choice i."""
+
+    messages: Sequence[Message | Mapping[str, Any]]
+    sampling: Callable[[int], dict[str, Any]]
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: str = "auto"
+    parallel: bool = True
+    format: Format | None = None
+    n: int = 1
+    continued: bool = False  # the last message is the beginning of the answer
+    salt: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    async def runs(self, call: Call) -> list[Run]:
+        """One run a choice. Raises what is wrong with messages, tools or schema."""
+        return await call.service.apart(lambda: self._runs(call), self._size)
+
+    async def ids(self, call: Call) -> list[int]:
+        """What the model would see; the grammar is left alone."""
+        service = call.service
+        return await service.apart(lambda: self._ids(service, self._shown_tools()), self._size)
+
+    @property
+    def _size(self) -> int:
+        """Characters of the texts; many where a grammar is to be compiled, which may take long."""
+        if self.format is not None or self.tools:
+            return 1 << 20
+        return sum(len(str(m.get("content") if isinstance(m, Mapping) else m.content)) for m in self.messages)
+
+    def _runs(self, call: Call) -> list[Run]:
+        service = call.service
+        tools = self._shown_tools()
+        ids = self._ids(service, tools)
+        runs = []
+        for index in range(self.n):
+            sampling = self.sampling(index)
+            if self.tool_choice == "none" and self.tools:
+                sampling["banned_ids"] = _call_openers(service)
+            who = {"salt": self.salt, "constraint": self._constraint(service)}
+            runs.append(service.run(ids, sampling, call, service.text.reader(tools), **who))
+        return runs
+
+    def _ids(self, service: Service, tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
+        if not self.messages:
+            raise ApiError(400, "messages is empty: there is nothing to answer", param="messages")
+        turns = messages_from(self.messages)
+        for at, turn in enumerate(turns):
+            if turn.role == "tool" and not turn.tool_call_id:
+                raise BadInput(f"messages[{at}].tool_call_id is missing: which call does it answer?")
+        if not self.continued:
+            if turns[-1].role == "assistant":
+                raise BadInput(
+                    "messages: the last one is the assistant's; set continue_final_message to have it continued"
+                )
+            return service.text.render(turns, tools).ids
+        if turns[-1].role != "assistant" or turns[-1].tool_calls or len(turns) < 2:
+            raise BadInput("continue_final_message: the last message must be text of the assistant, after another one")
+        ids = service.text.render(turns[:-1], tools).ids
+        return [*ids, *service.text.tokenizer.encode(turns[-1].content)]
+
+    def _shown_tools(self) -> Sequence[Mapping[str, Any]] | None:
+        bounded("tools", self.tools, MOST_TOOLS)
+        functions = {function["name"] for function in functions_of(self.tools)}
+        named = self.tool_choice[1:] if self.tool_choice.startswith("=") else None
+        if named is not None and named not in functions:
+            raise BadInput(f"tool_choice: the function {named[:64]!r} is not among the tools")
+        if self.tool_choice == "required" and not functions:
+            raise BadInput("tool_choice is required, but there are no tools")
+        return self.tools if self.tools and self.tool_choice != "none" else None
+
+    def _constraint(self, service: Service) -> Any:
+        if self.tools and self.tool_choice != "none":
+            if self.format:
+                raise BadInput("response_format cannot be combined with tools, unless tool_choice is none")
+            choice = self.tool_choice
+            required: bool | str = choice[1:] if choice.startswith("=") else choice == "required"
+            return service.text.grammars.tool_calls(
+                self.tools, service.text.chat_format, required=required, parallel=self.parallel
+            )
+        return self.format(service) if self.format else None
+
+
+def _call_openers(service: Service) -> list[int]:
+    """Ids that would begin a tool call."""
+    from phi4mini.chat import format_named
+
+    opener = format_named(service.text.chat_format).call_open
+    id = service.text.tokenizer.id_of(opener) if opener else None
+    return [] if id is None else [id]
+
+
+def response_format(given: Mapping[str, Any] | None, param: str = "response_format") -> Format | None:
+    """OpenAI's response_format, with `regex` and `grammar` besides. Raises 400 for what is none."""
+    if given is None or given.get("type") == "text":
+        return None
+    match given.get("type"):
+        case "json_object":
+            return lambda service: service.text.grammars.json_object()
+        case "json_schema":
+            inner = given.get("json_schema")
+            flat = "schema" in given and inner is None  # as the Responses API has it
+            schema = given["schema"] if flat else inner.get("schema") if isinstance(inner, Mapping) else None
+            if not isinstance(schema, (Mapping, bool)):
+                where = f"{param}.schema" if flat else f"{param}.json_schema"
+                raise ApiError(400, f"{where} must hold a JSON schema", param=where, code="invalid_value")
+            return lambda service: _named(lambda: service.text.grammars.json_schema(schema), param)
+        case "regex" if isinstance(given.get("regex"), str):
+            pattern: str = given["regex"]
+            return lambda service: _named(lambda: service.text.grammars.regex(pattern), param)
+        case "grammar" if isinstance(given.get("grammar"), str):
+            grammar: str = given["grammar"]
+            return lambda service: _named(lambda: service.text.grammars.lark(grammar), param)
+    known = "text, json_object, json_schema, regex (with regex), grammar (with grammar)"
+    raise ApiError(400, f"{param}.type must be one of {known}", param=f"{param}.type", code="invalid_value")
+
+
+def _named(make: Callable[[], Any], param: str) -> Any:
+    try:
+        return make()
+    except BadInput as error:
+        raise ApiError(400, str(error), param=param, code="invalid_schema") from None
+
+
+def chosen_tool(given: Any) -> str:
+    """OpenAI's tool_choice in its four forms: none, auto, required, or "=" and a name. Raises 400 for anything else."""
+    match given:
+        case None:
+            return "auto"
+        case "none" | "auto" | "required":
+            return str(given)
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
+            return f"={name}"
+    known = 'none, auto, required or {"type": "function", "function": {"name": ...}}'
+    raise ApiError(400, f"tool_choice must be {known}", param="tool_choice", code="invalid_value")

@@ -1,0 +1,191 @@
+"""POST /v1/completions: text or ids continued, with echo and log-probabilities of the prompt, as evaluations need."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from phi4mini.chat import TextDelta
+from phi4mini.results import Generation, TokenLogprob
+from phi4mini.runs import Run
+from phi4mini.server import answers
+from phi4mini.server.asks import response_format
+from phi4mini.server.chat import DONE, StreamOptions, check_choices, finite, prompt_entry
+from phi4mini.server.choices import Choices, Piece, Progress
+from phi4mini.server.endpoint import Call, Endpoint, Stream
+from phi4mini.server.errors import ApiError
+from phi4mini.server.fields import NAMES, Alternatives, Count, SamplingFields, Text, prompt_ids
+
+_MOST_PROMPTS = 64
+
+
+class CompletionBody(SamplingFields, kw_only=True):
+    """A prompt, or several, to be continued as plain text: control tokens in it are text, as everywhere."""
+
+    prompt: Text | list[Any]
+    model: str | None = None
+    max_tokens: Count | None = 16
+    n: Annotated[int, Meta(ge=1)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=1)] | None = None
+    echo: bool | None = None
+    logprobs: Alternatives | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: dict[str, Any] | None = None
+    suffix: None = None
+
+
+async def complete(call: Call, body: CompletionBody) -> answers.TextCompletion | Stream:
+    """Continue text."""
+    call.service.check_model(body.model)
+    check_choices(body.n, call)
+    call.within(body.timeout)
+    if body.max_tokens == 0 and not body.echo:
+        raise ApiError(400, "max_tokens is 0 and echo is off: nothing is asked for", param="max_tokens")
+    runs = await call.service.apart(lambda: _runs(call, body), len(str(body.prompt)))
+    choices = call.service.admit(runs, call)
+    completion = _Completion(call, body, choices)
+    if body.stream:
+        return completion.stream()
+    await choices.finish()
+    return completion.whole()
+
+
+def _runs(call: Call, body: CompletionBody) -> list[Run]:
+    """A run for every prompt and choice; those of one prompt follow each other."""
+    service, format = call.service, response_format(body.response_format)
+    runs = []
+    for ids in prompt_ids(service.text, body.prompt, "prompt", _MOST_PROMPTS):
+        for index in range(body.n or 1):
+            sampling = body.sampling(body.max_tokens or (1 if body.max_tokens == 0 else None), body.logprobs, index)
+            if body.echo and body.logprobs is not None:
+                sampling["prompt_logprobs"] = body.logprobs
+            constraint = format(service) if format else None
+            runs.append(service.run(ids, sampling, call, salt=body.cache_salt, constraint=constraint))
+    return runs
+
+
+class _Completion:
+    """The continuations in OpenAI's form, whole or in chunks."""
+
+    def __init__(self, call: Call, body: CompletionBody, choices: Choices) -> None:
+        self.call, self.body, self.choices = call, body, choices
+        self.id = f"cmpl-{secrets.token_hex(12)}"
+        self._offsets = [0] * len(choices.runs)
+
+    def whole(self) -> answers.TextCompletion:
+        """All at once."""
+        made = [
+            run.generation("".join(e.text for e in events if isinstance(e, TextDelta)))
+            for events, run in zip(self.choices.events, self.choices.runs, strict=True)
+        ]
+        service = self.call.service
+        return answers.TextCompletion(
+            id=self.id,
+            object="text_completion",
+            created=service.now(),
+            model=service.facts.id,
+            choices=[self._choice(index, one) for index, one in enumerate(made)],
+            usage=msgspec.convert(self.choices.usage(), answers.Usage),
+            system_fingerprint=service.facts.fingerprint,
+            timings=self.choices.timings(),
+            seed=made[0].seed,
+        )
+
+    def _choice(self, index: int, made: Generation) -> answers.TextChoice:
+        scored = self.body.max_tokens == 0
+        text = "" if scored else made.text
+        tokens = [] if scored else list(made.logprobs or ())
+        if self.body.echo:
+            text = self._prompt_text(index) + text
+            tokens = [*(made.prompt_logprobs or ()), *tokens]
+        logprobs = None if self.body.logprobs is None else _logprobs(tokens)
+        reason = "length" if scored else made.finish_reason
+        choice = answers.TextChoice(index=index, text=text, finish_reason=reason, logprobs=logprobs)  # type: ignore[arg-type]
+        if self.body.prompt_logprobs is not None:
+            choice.prompt_logprobs = [prompt_entry(entry) for entry in made.prompt_logprobs or ()]
+        return choice
+
+    def _prompt_text(self, index: int) -> str:
+        request = self.choices.runs[index].request
+        return self.call.service.text.tokenizer.decode(request.ids[: request.num_prompt])
+
+    async def stream(self) -> Stream:
+        """Chunk by chunk; the usage comes last, in a chunk without choices."""
+        if self.body.echo:
+            for index in range(len(self.choices.runs)):
+                text = self._prompt_text(index)
+                self._offsets[index] = len(text)
+                yield self._chunk(index, text)
+        progress = 0.5 if self.body.return_progress else None
+        async with aclosing(self.choices.pieces(progress)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Progress):
+                    yield self._event([], prompt_progress=piece.to_json())
+                elif chunk := self._piece(piece):
+                    yield chunk
+        if self.body.stream_options and self.body.stream_options.include_usage:
+            yield self._event([], usage=self.choices.usage(), timings=self.choices.timings())
+        yield DONE
+
+    def _piece(self, piece: Piece) -> bytes | None:
+        scored = self.body.max_tokens == 0
+        text = "" if scored else "".join(e.text for e in piece.events if isinstance(e, TextDelta))
+        logprobs = None
+        if piece.logprobs and not scored:
+            logprobs = msgspec.to_builtins(_logprobs(piece.logprobs, self._offsets[piece.index]))
+            self._offsets[piece.index] += sum(len(entry.token) for entry in piece.logprobs)
+        if not (text or logprobs or piece.over):
+            return None
+        if not piece.over:
+            return self._chunk(piece.index, text, logprobs)
+        reason = "length" if scored else self.choices.runs[piece.index].generation("").finish_reason
+        return self._chunk(piece.index, text, logprobs, reason, timings=self.choices.timings())
+
+    def _chunk(self, index: int, text: str, logprobs: Any = None, reason: str | None = None, **more: Any) -> bytes:
+        return self._event([{"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}], **more)
+
+    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        service = self.call.service
+        head = {
+            "id": self.id,
+            "object": "text_completion",
+            "created": service.now(),
+            "model": service.facts.id,
+            "system_fingerprint": service.facts.fingerprint,
+            "choices": choices,
+        }
+        return b"data: " + msgspec.json.encode(head | more) + b"\n\n"
+
+
+def _logprobs(entries: Sequence[TokenLogprob], offset: int = 0) -> answers.TextLogprobs:
+    """In the completions API's form: parallel lists; `text_offset` counts characters of the tokens' texts."""
+    noted = answers.TextLogprobs([], [], [], [])
+    for entry in entries:
+        noted.tokens.append(entry.token)
+        noted.token_logprobs.append(None if entry.logprob is None else finite(entry.logprob))
+        top = {t.token: finite(t.logprob) for t in reversed(entry.top)}
+        noted.top_logprobs.append(None if entry.logprob is None else top | {entry.token: finite(entry.logprob)})
+        noted.text_offset.append(offset)
+        offset += len(entry.token)
+    return noted
+
+
+ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/v1/completions",
+        complete,
+        "Continue text or ids.",
+        body=CompletionBody,
+        answer=answers.TextCompletion,
+        streams=True,
+        works=True,
+        names=NAMES,
+    )
+]

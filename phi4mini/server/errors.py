@@ -1,0 +1,130 @@
+"""Refusals: what went wrong as a status and as a body, in OpenAI's form or, under /v1/messages, in Anthropic's.
+
+Promises: every error of ours becomes one of these, with the parameter it is about where there is one; a fault becomes a
+500 that says nothing of files, keys or code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from phi4mini.errors import BadInput, NoSpace, NotFound, NumericalError, Phi4MiniError, TooLong
+from phi4mini.runner import Crashed
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_LEADING_NAME = re.compile(r"^([a-z][a-z_]*(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*)[ :]")
+
+
+class ApiError(Exception):
+    """A request is refused, or ends badly."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind, self.param, self.code = status, message, kind, param, code
+        self.headers = dict(headers or {})
+        self.more: dict[str, Any] = {}  # beside the fields that every error has
+
+    def body(self, anthropic: bool = False) -> dict[str, Any]:
+        """The JSON body."""
+        if anthropic:
+            kind = _ANTHROPIC_TYPES.get(self.status, "api_error")
+            return {"type": "error", "error": {"type": kind, "message": self.message}}
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": error | self.more}
+
+
+def busy(message: str, retry_after: int = 1) -> ApiError:
+    """The queue is full: come again."""
+    headers = {"Retry-After": str(retry_after)}
+    return ApiError(429, message, kind="rate_limit_error", code="queue_full", headers=headers)
+
+
+def unavailable(message: str, code: str, retry_after: int = 5) -> ApiError:
+    """Not now: loading, draining, or broken."""
+    return ApiError(503, message, kind="server_error", code=code, headers={"Retry-After": str(retry_after)})
+
+
+def timed_out(seconds: float) -> ApiError:
+    """The request's own deadline has passed."""
+    return ApiError(504, f"the request took longer than its deadline of {seconds:g} s", kind="timeout", code="timeout")
+
+
+def as_api_error(error: BaseException, names: Mapping[str, str] | None = None) -> ApiError:
+    """Any exception as a refusal. `names`: our parameter -> what the request calls it."""
+    match error:
+        case ApiError():
+            return error
+        case msgspec.ValidationError():
+            return _invalid(str(error))
+        case TooLong():
+            return too_long(error.prompt_tokens, error.limit)
+        case BadInput():
+            message, param = _renamed(str(error), names or {})
+            return ApiError(400, message, param=param)
+        case NumericalError():
+            return ApiError(500, str(error), kind="server_error", code="numerical_error")
+        case NotFound():
+            return ApiError(404, str(error), code="not_found")
+        case NoSpace():
+            return unavailable(str(error), "no_space")
+        case Crashed():
+            return ApiError(500, f"{error}; the request may be sent again", kind="server_error", code="engine_failed")
+        case Phi4MiniError():
+            return ApiError(500, str(error), kind="server_error")
+        case RecursionError():
+            return ApiError(400, "the body is nested too deep", code="invalid_json")
+        case _:
+            return ApiError(500, "a fault of the server; its log says more", kind="server_error", code="internal_error")
+
+
+def too_long(prompt_tokens: int, limit: int, new_tokens: int | None = None) -> ApiError:
+    """What does not fit the context, with both numbers."""
+    asked = "at least one new token" if new_tokens is None else f"{new_tokens} new ones that are asked for"
+    message = f"the prompt has {prompt_tokens} tokens; with {asked} it does not fit the context of {limit} tokens"
+    refused = ApiError(400, message, param="messages", code="context_length_exceeded")
+    refused.more = {"n_prompt_tokens": prompt_tokens, "n_ctx": limit}
+    return refused
+
+
+def _invalid(text: str) -> ApiError:
+    found = _AT.search(text)
+    where = found[1] if found else None
+    reason = _AT.sub("", text)
+    return ApiError(400, f"{where}: {reason}" if where else reason, param=where or None, code="invalid_value")
+
+
+def _renamed(message: str, names: Mapping[str, str]) -> tuple[str, str | None]:
+    """The message with our name of a parameter replaced by the request's, and that name."""
+    found = _LEADING_NAME.match(message)
+    if not found:
+        return message, None
+    ours = found[1]
+    theirs = names.get(ours, ours)
+    known = theirs if "_" in theirs or theirs in KNOWN_WORDS or "[" in theirs or "." in theirs else None
+    return theirs + message[len(ours) :], known
+
+
+KNOWN_WORDS = frozenset({"messages", "tools", "stop", "seed", "rope", "model", "prompt", "input", "n", "temperature"})

@@ -1,0 +1,151 @@
+"""GET /openapi.json: the API as OpenAPI 3.1, made from the table of endpoints and the types of what goes in and out.
+
+Promises: no endpoint is missing, and every status that one answers with is declared. It is written once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from phi4mini import __version__
+from phi4mini.server import shapes
+from phi4mini.server.endpoint import Call, Endpoint, Raw
+
+Schema = dict[str, Any]
+_JSON, _EVENTS = "application/json", "text/event-stream"
+_REFUSALS = {
+    400: "A field, a header or the body is not as it must be.",
+    401: "The key is missing or wrong.",
+    403: "Pages of that origin may not ask.",
+    404: "There is no such model, file or route.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    421: "The server does not answer to that Host.",
+    429: "Too many requests of this key wait, or too many wrong keys came from this address.",
+    431: "Too many headers.",
+    500: "A fault of the server or of the weights.",
+    503: "The model is loading, could not be opened, or the server is shutting down.",
+    504: "The request's deadline has passed.",
+}
+_ALWAYS = (400, 403, 421, 431, 500, 504)
+
+
+class ErrorDetail(msgspec.Struct):
+    """What was wrong, and the parameter it was about."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    n_prompt_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    n_ctx: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class ErrorBody(msgspec.Struct):
+    """A refusal in OpenAI's form."""
+
+    error: ErrorDetail
+
+
+class MessagesErrorDetail(msgspec.Struct):
+    """What was wrong."""
+
+    type: str
+    message: str
+
+
+class MessagesErrorBody(msgspec.Struct):
+    """A refusal in Anthropic's form."""
+
+    type: str
+    error: MessagesErrorDetail
+
+
+async def document(call: Call) -> Raw:
+    """The document."""
+    return Raw(_encoded(), _JSON)
+
+
+@cache
+def _encoded() -> bytes:
+    from phi4mini.server.app import endpoints  # which imports this module
+
+    return msgspec.json.encode(described(endpoints()))
+
+
+def described(rows: Sequence[Endpoint]) -> Schema:
+    """The OpenAPI document of these endpoints."""
+    types = [ErrorBody, MessagesErrorBody]
+    types += [kind for row in rows for kind in (row.body, row.answer) if kind is not None and kind not in types]
+    unique = list(dict.fromkeys(types))
+    schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+    for name, fields in shapes.OF.items():
+        for field, shape in fields.items():
+            _describe(components[name], field, shape)
+    named = dict(zip(unique, schemas, strict=True))
+    paths: dict[str, Schema] = {}
+    for row in rows:
+        path = row.path.replace(":path}", "}")
+        paths.setdefault(path, {})[row.method.lower()] = _operation(row, path, named)
+    key: Schema = {"type": "http", "scheme": "bearer"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "phi4mini", "version": __version__, "summary": "One language model on this machine."},
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": {"key": key}},
+    }
+
+
+def _describe(component: Schema, field: str, shape: Schema) -> None:
+    """What a field holds, which its type leaves open."""
+    optional = field not in component.get("required", ())
+    described = {"anyOf": [shape, {"type": "null"}], "default": None} if optional else shape
+    component["properties"][field] = described
+
+
+def _operation(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
+    made: Schema = {
+        "summary": row.summary,
+        "operationId": row.handler.__name__,
+        "security": [] if row.open else [{"key": []}, {}],
+        "responses": {"200": _success(row, named)} | _refusals(row, path, named),
+    }
+    if "{" in path:
+        name = path.partition("{")[2].partition("}")[0]
+        schema = {"type": "string", "minLength": 1}
+        made["parameters"] = [{"name": name, "in": "path", "required": True, "schema": schema}]
+    if row.body is not None:
+        made["requestBody"] = {"required": True, "content": {_JSON: {"schema": named[row.body]}}}
+    return made
+
+
+def _success(row: Endpoint, named: dict[Any, Schema]) -> Schema:
+    content: Schema = {_JSON: {"schema": named[row.answer]}} if row.answer is not None else {row.kind: {}}
+    if row.streams:
+        content[_EVENTS] = {"schema": {"type": "string", "description": "With stream: server-sent events."}}
+    return {"description": row.summary, "content": content}
+
+
+def _refusals(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
+    """Every status but 200 that a route may answer with."""
+    codes = set(_ALWAYS)
+    codes |= set() if row.open else {401, 429, 503}
+    codes |= {404, 408, 413, 415} if row.body is not None else set()
+    codes |= {404} if "{" in path else set()
+    codes |= set(row.more_codes)
+    error = named[MessagesErrorBody if row.dialect == "anthropic" else ErrorBody]
+    return {str(code): _refusal(code, error) for code in sorted(codes)}
+
+
+def _refusal(code: int, error: Schema) -> Schema:
+    if code < 400:
+        return {"description": "What the client has is current."}
+    return {"description": _REFUSALS[code], "content": {_JSON: {"schema": error}}}
+
+
+ENDPOINTS = [Endpoint("GET", "/openapi.json", document, "This document.", open=True)]

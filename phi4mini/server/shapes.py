@@ -1,0 +1,159 @@
+"""JSON schemas of what a body holds as plain objects (messages, tools, formats), for the OpenAPI document.
+
+They describe what `chat.messages`, `chat.tools`, `blocks`, `items` and `asks` read, which check it; nothing is checked
+against these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+_TEXT: Schema = {"type": "string"}
+_OBJECT: Schema = {"type": "object"}
+
+
+def closed(required: tuple[str, ...], /, **properties: Schema) -> Schema:
+    """An object with these properties, of which some are required."""
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+def parts(*kinds: str) -> Schema:
+    """Text, or a list of text parts of these types."""
+    part = closed(("type", "text"), type={"enum": list(kinds)}, text=_TEXT)
+    return {"anyOf": [_TEXT, {"type": "array", "items": part}]}
+
+
+def listed(items: Schema, least: int = 0) -> Schema:
+    """A list."""
+    return {"type": "array", "items": items, "minItems": least}
+
+
+def prompts(most: int) -> Schema:
+    """A text, ids, or up to `most` of either."""
+    text: Schema = {"type": "string", "minLength": 1}
+    ids = listed({"type": "integer", "minimum": 0}, least=1)
+    return {"anyOf": [text, ids, *(listed(one, least=1) | {"maxItems": most} for one in (text, ids))]}
+
+
+_CALL = closed(
+    ("id", "function"),
+    id=_TEXT,
+    type={"const": "function"},
+    function=closed(("name", "arguments"), name={"type": "string", "minLength": 1}, arguments=_TEXT),
+)
+CHAT_MESSAGES = listed(
+    {
+        "oneOf": [
+            closed(("role", "content"), role={"enum": ["system", "developer", "user"]}, content=parts("text")),
+            closed(("role",), role={"const": "assistant"}, content=parts("text"), tool_calls=listed(_CALL)),
+            closed(
+                ("role", "content", "tool_call_id"), role={"const": "tool"}, content=parts("text"), tool_call_id=_TEXT
+            ),
+        ]
+    },
+    least=1,
+)
+_FUNCTION = {"name": {"type": "string", "minLength": 1}, "description": _TEXT, "parameters": _OBJECT}
+CHAT_TOOLS = listed(closed(("type", "function"), type={"const": "function"}, function=closed(("name",), **_FUNCTION)))
+CHAT_TOOL_CHOICE: Schema = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        closed(("type", "function"), type={"const": "function"}, function=closed(("name",), name=_TEXT)),
+    ]
+}
+RESPONSE_FORMAT: Schema = {
+    "oneOf": [
+        closed(("type",), type={"enum": ["text", "json_object"]}),
+        closed(("type", "json_schema"), type={"const": "json_schema"}, json_schema=closed(("schema",), schema=_OBJECT)),
+        closed(("type", "regex"), type={"const": "regex"}, regex=_TEXT),
+        closed(("type", "grammar"), type={"const": "grammar"}, grammar=_TEXT),
+    ]
+}
+
+ITEM_TOOLS = listed(closed(("type", "name"), type={"const": "function"}, **_FUNCTION))
+ITEM_TOOL_CHOICE: Schema = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        closed(("type", "name"), type={"const": "function"}, name=_TEXT),
+    ]
+}
+ITEMS: Schema = {
+    "anyOf": [
+        _TEXT,
+        listed(
+            {
+                "oneOf": [
+                    closed(
+                        ("role", "content"),
+                        type={"const": "message"},
+                        role={"enum": ["system", "developer", "user", "assistant"]},
+                        content=parts("input_text", "output_text", "text"),
+                    ),
+                    closed(
+                        ("type", "call_id", "name", "arguments"),
+                        type={"const": "function_call"},
+                        call_id=_TEXT,
+                        name=_TEXT,
+                        arguments=_TEXT,
+                    ),
+                    closed(
+                        ("type", "call_id", "output"),
+                        type={"const": "function_call_output"},
+                        call_id=_TEXT,
+                        output=parts("input_text", "output_text", "text"),
+                    ),
+                ]
+            },
+            least=1,
+        ),
+    ]
+}
+TEXT_FORMAT: Schema = {
+    "oneOf": [
+        closed(("type",), type={"enum": ["text", "json_object"]}),
+        closed(("type", "schema"), type={"const": "json_schema"}, name=_TEXT, schema=_OBJECT),
+    ]
+}
+
+_TEXT_BLOCK = closed(("type", "text"), type={"const": "text"}, text=_TEXT)
+_TOOL_USE = closed(("type", "id", "name", "input"), type={"const": "tool_use"}, id=_TEXT, name=_TEXT, input=_OBJECT)
+_TOOL_RESULT = closed(
+    ("type", "tool_use_id"),
+    type={"const": "tool_result"},
+    tool_use_id=_TEXT,
+    content=parts("text"),
+    is_error={"type": "boolean"},
+)
+BLOCK_MESSAGES = listed(
+    closed(
+        ("role", "content"),
+        role={"enum": ["user", "assistant", "system"]},
+        content={"anyOf": [_TEXT, listed({"oneOf": [_TEXT_BLOCK, _TOOL_USE, _TOOL_RESULT]})]},
+    ),
+    least=1,
+)
+BLOCK_TOOLS = listed(
+    closed(("name", "input_schema"), name={"type": "string", "minLength": 1}, description=_TEXT, input_schema=_OBJECT)
+)
+BLOCK_TOOL_CHOICE = closed(
+    ("type",), type={"enum": ["auto", "any", "tool", "none"]}, name=_TEXT, disable_parallel_tool_use={"type": "boolean"}
+)
+SYSTEM = parts("text")
+_BLOCKS = {"messages": BLOCK_MESSAGES, "system": SYSTEM, "tools": BLOCK_TOOLS, "tool_choice": BLOCK_TOOL_CHOICE}
+OF: dict[str, dict[str, Schema]] = {  # type -> field -> its schema
+    "ChatBody": {
+        "messages": CHAT_MESSAGES,
+        "tools": CHAT_TOOLS,
+        "tool_choice": CHAT_TOOL_CHOICE,
+        "response_format": RESPONSE_FORMAT,
+    },
+    "CompletionBody": {"prompt": prompts(64), "response_format": RESPONSE_FORMAT},
+    "EmbeddingBody": {"input": prompts(256)},
+    "TokenizeBody": {"messages": CHAT_MESSAGES, "tools": CHAT_TOOLS},
+    "ConversationBody": {"messages": CHAT_MESSAGES, "tools": CHAT_TOOLS},
+    "InputBody": {"input": ITEMS, "tools": ITEM_TOOLS, "tool_choice": ITEM_TOOL_CHOICE},
+    "TextConfig": {"format": TEXT_FORMAT},
+    "CountBody": _BLOCKS,
+    "MessagesBody": _BLOCKS,
+}
