@@ -15,7 +15,7 @@ from phi4mini.chat.messages import Message
 from phi4mini.errors import BadInput
 from phi4mini.runs import Run
 from phi4mini.server.errors import ApiError
-from phi4mini.server.fields import bounded
+from phi4mini.server.fields import MANY, bounded, text_size
 
 if TYPE_CHECKING:
     from phi4mini.server.endpoint import Call
@@ -54,8 +54,9 @@ class Ask:
     def _size(self) -> int:
         """Characters of the texts; many where a grammar is to be compiled, which may take long."""
         if self.format is not None or self.tools:
-            return 1 << 20
-        return sum(len(str(m.get("content") if isinstance(m, Mapping) else m.content)) for m in self.messages)
+            return MANY
+        contents = [m.get("content") if isinstance(m, Mapping) else m.content for m in self.messages]
+        return sum(text_size(content) for content in contents) + 16 * len(contents)
 
     def _runs(self, call: Call) -> list[Run]:
         service = call.service

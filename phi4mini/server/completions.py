@@ -19,7 +19,7 @@ from phi4mini.server.chat import DONE, StreamOptions, check_choices, finite, pro
 from phi4mini.server.choices import Choices, Piece, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
-from phi4mini.server.fields import NAMES, Alternatives, Count, SamplingFields, Text, prompt_ids
+from phi4mini.server.fields import NAMES, Alternatives, Count, SamplingFields, Text, prompt_ids, text_size
 
 _MOST_PROMPTS = 64
 
@@ -47,7 +47,7 @@ async def complete(call: Call, body: CompletionBody) -> answers.TextCompletion |
     call.within(body.timeout)
     if body.max_tokens == 0 and not body.echo:
         raise ApiError(400, "max_tokens is 0 and echo is off: nothing is asked for", param="max_tokens")
-    runs = await call.service.apart(lambda: _runs(call, body), len(str(body.prompt)))
+    runs = await call.service.apart(lambda: _runs(call, body), text_size(body.prompt))
     choices = call.service.admit(runs, call)
     completion = _Completion(call, body, choices)
     if body.stream:

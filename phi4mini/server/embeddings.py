@@ -16,7 +16,7 @@ import numpy as np
 from phi4mini.llm import Model
 from phi4mini.server.endpoint import Call, Endpoint
 from phi4mini.server.errors import ApiError
-from phi4mini.server.fields import Some, Text, prompt_ids
+from phi4mini.server.fields import Some, Text, prompt_ids, text_size
 
 POOLING = "mean of hidden states; this model was not trained for embeddings"
 MOST_INPUTS = 256
@@ -66,7 +66,7 @@ async def embed(call: Call, body: EmbeddingBody) -> Embeddings:
         message = f"dimensions is {body.dimensions}; this model's vectors have {size} and are not cut"
         raise ApiError(400, message, param="dimensions", code="invalid_value")
     inputs = await service.apart(
-        lambda: prompt_ids(service.text, body.input, "input", MOST_INPUTS), len(str(body.input))
+        lambda: prompt_ids(service.text, body.input, "input", MOST_INPUTS), text_size(body.input)
     )
     for at, ids in enumerate(inputs):
         _check_length(len(ids), service.facts.ctx, at)

@@ -30,6 +30,9 @@ Alternatives = Annotated[int, Meta(ge=0, le=20)]
 Text = Annotated[str, Meta(max_length=8 << 20)]
 
 
+MANY = 1 << 20  # characters that are surely too many for the event loop
+
+
 class SamplingFields(msgspec.Struct, kw_only=True):
     """How an answer is drawn. What is left out is off: greedy, no penalty, until the model ends or the context does."""
 
@@ -82,10 +85,9 @@ class SamplingFields(msgspec.Struct, kw_only=True):
         if len(self.logit_bias) > 1024:
             count = len(self.logit_bias)
             raise ApiError(400, f"logit_bias has {count} entries; at most 1024 are allowed", param="logit_bias")
-        if wrong := next(
-            (key for key in self.logit_bias if not (key.isascii() and key.isdigit() and len(key) < 8)), None
-        ):
-            raise ApiError(400, f"logit_bias: {wrong[:40]!r} is not a token id", param="logit_bias")
+        for key in self.logit_bias:
+            if not (key.isascii() and key.isdigit() and len(key) < 8):
+                raise ApiError(400, f"logit_bias: {key[:40]!r} is not a token id", param="logit_bias")
         return {int(key): value for key, value in self.logit_bias.items()}
 
 
@@ -127,6 +129,11 @@ def timings(prompt: int, cached: int, prefill: float, new: int, decode: float) -
         "predicted_ms": round(decode * 1e3, 3),
         "predicted_per_second": round((new - 1) / decode, 3) if decode and new > 1 else None,
     }
+
+
+def text_size(given: Any) -> int:
+    """Characters of a text; many for anything else, which is not worth counting."""
+    return len(given) if isinstance(given, str) else 0 if given is None else MANY
 
 
 def prompt_ids(model: TextModel, given: str | list[Any], name: str, most: int) -> list[list[int]]:

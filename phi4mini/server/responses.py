@@ -87,9 +87,10 @@ class InputBody(SamplingFields, kw_only=True):
         if name := next((name for name, given in stateful.items() if given), None):
             message = f"{name}: this server keeps no responses; send the whole conversation as input"
             raise ApiError(400, message, param=name, code="unsupported_parameter")
-        if unknown := next((name for name in self.include or () if name not in _INCLUDED), None):
-            message = f"include: {unknown[:60]!r} is not known; {_INCLUDED[0]} is"
-            raise ApiError(400, message, param="include", code="invalid_value")
+        for name in self.include or ():
+            if name not in _INCLUDED:
+                message = f"include: {name[:60]!r} is not known; {_INCLUDED[0]} is"
+                raise ApiError(400, message, param="include", code="invalid_value")
 
 
 class ResponseInputTokens(msgspec.Struct):

@@ -127,20 +127,27 @@ async def detokenize(call: Call, body: DetokenizeBody) -> Detokenized:
     """The text that ids spell."""
     service = call.service
     service.check_model(body.model)
-    if wrong := next((id for id in body.tokens if id >= service.text.config.vocab_size), None):
-        raise ApiError(400, f"tokens: the model has no token {wrong}", param="tokens", code="invalid_value")
-    size = len(body.tokens) * _PIECE_BYTES
-    text = await service.apart(lambda: service.text.tokenizer.decode(body.tokens), size)
+    text = await service.apart(lambda: _spelled(call, body.tokens), len(body.tokens) * _PIECE_BYTES)
     return Detokenized(text, text)
+
+
+def _spelled(call: Call, ids: list[int]) -> str:
+    text = call.service.text
+    if wrong := next((id for id in ids if id >= text.config.vocab_size), None):
+        raise ApiError(400, f"tokens: the model has no token {wrong}", param="tokens", code="invalid_value")
+    return text.tokenizer.decode(ids)
 
 
 async def tokenizer_info(call: Call) -> TokenizerInfo:
     """The tokenizer."""
     service = call.service
-    text, ctx = service.text, service.facts.ctx
-    ids = text.config.bos_token_id, text.config.eos_token_ids[0], text.config.pad_token_id
-    names = [None if id is None else text.tokenizer.token_text(id) for id in ids]
-    return TokenizerInfo(text.chat_format, *names, ctx)
+    config, ctx = service.text.config, service.facts.ctx
+
+    def name(id: int | None) -> str | None:
+        return None if id is None else service.text.tokenizer.token_text(id)
+
+    ends = name(config.bos_token_id), name(config.eos_token_ids[0]), name(config.pad_token_id)
+    return TokenizerInfo(service.text.chat_format, *ends, ctx)
 
 
 async def render(call: Call, body: ConversationBody) -> Prompt:

@@ -47,7 +47,10 @@ class BackendCore:
         self.backend = backend
 
     def encode(self, text: str) -> list[int]:
-        return list(self.backend.encode(text, add_special_tokens=False).ids)
+        if len(text) <= _LONGEST_TEXT:
+            return list(self.backend.encode(text, add_special_tokens=False).ids)
+        # a batch of one: alone among HF's ways it lets other threads run meanwhile
+        return list(self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def id_to_token(self, id: int) -> str | None:
         return self.backend.id_to_token(id)

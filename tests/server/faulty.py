@@ -1,0 +1,61 @@
+"""The command line with faults that are switched on from outside, for tests that need a server which breaks.
+
+    python -m tests.server.faulty serve ...
+
+FAULT_FILE names a file; while it holds one of these words, the next pass of the engine has that fault, once:
+raise (an exception within the pass), segv (a read of address 0), slow (the pass takes a second). FAULT_TOKEN is a
+token id whose embedding is NaN, from the start: a request that has it in its prompt computes NaN and no other does.
+FAULT_OPEN is a number of seconds that opening the model takes longer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phi4mini import cli, llm
+from phi4mini.engine import engine
+from phi4mini.formats import Matrix
+
+_STEP, _OPEN = engine.Engine.step, llm.open_store
+
+
+def _step(self: engine.Engine) -> list[engine.Token]:
+    path = Path(os.environ.get("FAULT_FILE", "/nonexistent"))
+    fault = path.read_text().strip() if path.exists() and self.has_work else ""
+    if fault:
+        path.unlink()
+    if fault == "raise":
+        raise ZeroDivisionError("a fault of the tests")
+    if fault == "segv":
+        ctypes.string_at(0)
+    if fault == "slow":
+        time.sleep(1)
+    return _STEP(self)
+
+
+def _open(*arguments: Any) -> Any:
+    time.sleep(float(os.environ.get("FAULT_OPEN", "0")))
+    opened = _OPEN(*arguments)
+    if token := os.environ.get("FAULT_TOKEN"):
+        weights, matrix = opened.weights, opened.weights.embed
+        room = np.empty(matrix.data.size + 64, np.uint8)
+        data = room[-room.ctypes.data % 64 :][: matrix.data.size]
+        data[:] = matrix.data  # the head goes on with the clean ones, which are the same where they are tied
+        sick = Matrix(matrix.format, matrix.rows, matrix.cols, data)
+        strip = sick.strips()[int(token) // 16].reshape(-1)
+        strip[:32].view(np.float16)[int(token) % 16] = np.nan
+        weights.embed = sick
+    return opened
+
+
+if __name__ == "__main__":
+    engine.Engine.step = _step  # type: ignore[method-assign]
+    llm.open_store = _open
+    sys.exit(cli.main())
