@@ -49,7 +49,8 @@ class ChatPage:
         self.page.keyboard.press("Escape")
 
     def texts(self, role: str) -> list[str]:
-        """Texts of the shown messages of a role."""
+        """Texts of the shown messages of a role, once all of each is on the page."""
+        self.page.locator(".message[aria-busy=true]").first.wait_for(state="detached")
         return self.page.locator(f".message.{role} .body").all_inner_texts()
 
     def answer(self) -> str:

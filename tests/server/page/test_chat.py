@@ -35,6 +35,32 @@ def test_an_answer_arrives_with_its_figures(chat):
     assert chat.titles() == ["Name a colour."]
 
 
+def test_an_answer_is_done_when_all_of_it_is_on_the_page(chat):
+    """Its beginning is rendered and the rest held back: the server has ended it, the page has not shown it."""
+    passed, held, most = [], [], 1
+
+    def let_pass(route):
+        if len(passed) < most:
+            passed.append(route)
+            route.continue_()
+        else:
+            held.append(route)
+
+    chat.page.route("**/page/render", let_pass)
+    chat.set_up(max_tokens="64")
+    chat.send("Name ten colours.", wait=False)
+    chat.page.wait_for_selector(".message.assistant .stats:has-text('64 tokens')")
+    chat.page.wait_for_selector("#send[aria-label=Send]")
+    message = chat.page.locator(".message.assistant.last")
+    assert message.get_attribute("data-state") == "writing" and message.get_attribute("aria-busy") == "true"
+    shown = message.locator(".body").inner_text()
+    most = len(held) + 100
+    for route in held:
+        route.continue_()
+    chat.wait_answer()
+    assert message.get_attribute("aria-busy") == "false" and len(chat.answer()) > len(shown)
+
+
 def test_the_settings_are_sent(chat):
     chat.set_up(max_tokens="3", system="Answer in one word.")
     chat.send("Name a colour.")

@@ -49,9 +49,15 @@ export class Rendered {
   #busy = false;
   #failed = false;
 
-  constructor(element) {
-    this.element = element;
+  /** onSettled(): what is on the page may have caught up with the text. */
+  constructor(element, onSettled) {
+    Object.assign(this, { element, onSettled });
     element.addEventListener("click", copyCode);
+  }
+
+  /** Whether all of the text is on the page, as HTML or, where it stays so, plain. */
+  get settled() {
+    return !this.#busy || this.#shown === this.#text;
   }
 
   /** Shows `text`; `final` says that it will not grow. */
@@ -76,6 +82,7 @@ export class Rendered {
         this.#failed = false;
         this.#shown = text;
         update(this.element, html);
+        this.onSettled();
       } catch {
         this.#failed = true; // the text stays as it is, plain; the next `set` tries again
         this.#plain();
@@ -83,7 +90,9 @@ export class Rendered {
       }
       if (!this.#final) await this.#pause(Math.max(PAUSE, SHARE * (performance.now() - began)));
     }
+    if (this.#text.length > MOST) this.#plain(); // what came last was the HTML of its beginning
     this.#busy = false;
+    this.onSettled();
   }
 
   /** Waits, but no longer once the text is complete. */

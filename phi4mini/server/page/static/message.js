@@ -22,25 +22,34 @@ export class MessageView {
   #drawnCalls = "";
   #drawnFoot = "";
   #editing = false;
+  #writing = false;
 
   constructor(chat, node) {
     Object.assign(this, { chat, node });
     this.element = el("article", { class: `message ${node.role}`, "aria-label": NAMES[node.role], "data-id": node.id });
     this.element.append(this.#body, this.#calls, this.#status, this.#fault, this.#foot);
-    if (node.role === "assistant") this.#rendered = new Rendered(this.#body);
+    if (node.role === "assistant") this.#rendered = new Rendered(this.#body, () => this.#drawState());
   }
 
   /** Brings the page to what the node is now. `answer`: what writes it at the moment, if anything does. */
   draw(answer, isLast) {
-    this.element.dataset.state = answer ? (this.node.content || this.node.tool_calls ? "writing" : "waiting") : "done";
+    this.#writing = Boolean(answer);
     this.element.classList.toggle("last", isLast);
-    this.element.setAttribute("aria-busy", String(Boolean(answer)));
     if (this.#rendered) this.#rendered.set(this.node.content, !answer);
     else if (!this.#editing) this.#body.textContent = this.node.content;
+    this.#drawState();
     this.#drawCalls();
     this.#drawProgress(answer?.progress);
     this.#drawFault(answer);
     this.#drawFoot(answer, isLast);
+  }
+
+  /** An answer is done when all of it is on the page, which is a moment after the server has sent the last of it. */
+  #drawState() {
+    const busy = this.#writing || !(this.#rendered?.settled ?? true);
+    const begun = this.node.content || this.node.tool_calls;
+    this.element.dataset.state = !busy ? "done" : begun ? "writing" : "waiting";
+    this.element.setAttribute("aria-busy", String(busy));
   }
 
   #drawCalls() {
