@@ -6,6 +6,8 @@ FAULT_FILE names a file; while it holds one of these words, the next pass of the
 raise (an exception within the pass), segv (a read of address 0), slow (the pass takes a second). FAULT_TOKEN is a
 token id whose embedding is NaN, from the start: a request that has it in its prompt computes NaN and no other does.
 FAULT_OPEN is a number of seconds that opening the model takes longer.
+
+The faults are put in where the engine is imported, in the process that serves: who watches over it stays as it is.
 """
 
 from __future__ import annotations
@@ -15,20 +17,40 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from phi4mini import cli
+from phi4mini.cli import serve
 
-from phi4mini import cli, llm
-from phi4mini.engine import engine
-from phi4mini.formats import Matrix
+if TYPE_CHECKING:
+    from phi4mini.engine.engine import Engine, Token
 
-_STEP, _OPEN = engine.Engine.step, llm.open_store
+_SERVE = serve._serve
 
 
-def _step(self: engine.Engine) -> list[engine.Token]:
+def _serve_with_faults(*arguments: Any) -> None:
+    """What `phi4mini serve` does after it has forked, with the faults put in."""
+    from phi4mini import llm
+    from phi4mini.engine.engine import Engine
+
+    step, open_store = Engine.step, llm.open_store
+
+    def faulty_step(self: Engine) -> list[Token]:
+        _break(self.has_work)
+        return step(self)
+
+    def faulty_open(*arguments: Any) -> Any:
+        time.sleep(float(os.environ.get("FAULT_OPEN", "0")))
+        return _sickened(open_store(*arguments))
+
+    Engine.step = faulty_step  # type: ignore[method-assign]
+    llm.open_store = faulty_open
+    _SERVE(*arguments)
+
+
+def _break(has_work: bool) -> None:
     path = Path(os.environ.get("FAULT_FILE", "/nonexistent"))
-    fault = path.read_text().strip() if path.exists() and self.has_work else ""
+    fault = path.read_text().strip() if path.exists() and has_work else ""
     if fault:
         path.unlink()
     if fault == "raise":
@@ -37,12 +59,14 @@ def _step(self: engine.Engine) -> list[engine.Token]:
         ctypes.string_at(0)
     if fault == "slow":
         time.sleep(1)
-    return _STEP(self)
 
 
-def _open(*arguments: Any) -> Any:
-    time.sleep(float(os.environ.get("FAULT_OPEN", "0")))
-    opened = _OPEN(*arguments)
+def _sickened(opened: Any) -> Any:
+    """The model with NaN in the embedding of FAULT_TOKEN."""
+    import numpy as np
+
+    from phi4mini.formats import Matrix
+
     if token := os.environ.get("FAULT_TOKEN"):
         weights, matrix = opened.weights, opened.weights.embed
         room = np.empty(matrix.data.size + 64, np.uint8)
@@ -56,6 +80,5 @@ def _open(*arguments: Any) -> Any:
 
 
 if __name__ == "__main__":
-    engine.Engine.step = _step  # type: ignore[method-assign]
-    llm.open_store = _open
+    serve._serve = _serve_with_faults
     sys.exit(cli.main())

@@ -1,4 +1,4 @@
-"""What breaks while it serves (rows D13, A9): a pass that fails, a process that dies, a file that is cut or replaced."""
+"""What breaks while it serves (rows D13, A9): a pass that fails, a process that dies, a file cut or replaced."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ def test_D13_without_a_supervisor_it_just_ends(home):
 
 def test_D13_what_dies_again_and_again_is_given_up(home):
     with serving(home, *SMALL) as server:
+        assert resident(server.process.pid) < 40 << 20, "who watches is light"
         seen = set()
         for _ in range(6):
             wait_until(lambda: server.worker not in seen, 20)
@@ -113,7 +114,7 @@ def copied(demo_store, tmp_path) -> Path:
 
 
 def test_A9_a_file_cut_while_it_serves_is_refused_with_its_name(home, copied):
-    """The kernel ends the reader with SIGBUS; the process that is started again sees why and nothing is served from it."""
+    """The kernel ends the reader with SIGBUS; the process that is started again sees why, and serves nothing of it."""
     size = copied.stat().st_size
     with serving(home, *SMALL, model=str(copied)) as server:
         assert server.chat(max_tokens=4).status == 200
