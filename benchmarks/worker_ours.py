@@ -111,9 +111,7 @@ class Ours:
         engine.add(request)
         engine.step()  # the first chunk is computed: the request is running and holds its first pages
         engine.pages.grow(request.table, n)
-        page = self._page(seed)
-        for layer in engine.network.cache:
-            layer.reshape(-1, page.size)[request.table] = page
+        engine.network.cache[request.table] = self._page(seed)
         request.cached = n - 1
         self._run([request], 1)
         self.request = request

@@ -58,22 +58,22 @@ class Node:
 
 
 class Content:
-    """The bytes of pages in every layer."""
+    """The bytes of pages: uint8 (pages, layers, page_bytes)."""
 
-    def __init__(self, layers: list[np.ndarray], layout: KVLayout) -> None:
-        self.layers, self.layout = layers, layout
-        self.nbytes = layout.page_bytes * len(layers)  # of one page
+    def __init__(self, cache: np.ndarray, layout: KVLayout) -> None:
+        self.cache, self.layout = cache, layout
+        self.layers = cache.shape[1]
+        self.nbytes = layout.page_bytes * self.layers  # of one page
 
-    def views(self, page: int) -> list[np.ndarray]:
-        """One page as uint8 (page_bytes,) of each layer, in place."""
-        size = self.layout.page_bytes
-        return [layer[page * size : (page + 1) * size] for layer in self.layers]
+    def view(self, page: int) -> np.ndarray:
+        """One page as uint8 (nbytes,), in place."""
+        return self.cache[page].reshape(-1)
 
     def finite(self, page: int) -> bool:
         """Whether all numbers of a page are: an int8 is when its scale is."""
         at = self.layout.scale_offset if self.layout.kind == "int8" else 0
-        heads = (view.reshape(self.layout.kv_heads, -1)[:, at:].view(np.float32) for view in self.views(page))
-        return all(bool(np.isfinite(numbers).all()) for numbers in heads)
+        heads = self.cache[page].reshape(self.layers * self.layout.kv_heads, -1)
+        return bool(np.isfinite(heads[:, at:].view(np.float32)).all())
 
 
 class Pages:
@@ -248,7 +248,7 @@ class Prefix:
             return None
         self._to_load -= 1
         node.page = table[-1]
-        return self.pages.learn(node) if disk.read(node, self.content.views(table[-1])) else None
+        return self.pages.learn(node) if disk.read(node, self.content.view(table[-1])) else None
 
 
 def pages_for(tokens: int) -> int:

@@ -70,7 +70,7 @@ class Disk:
     def __init__(self, folder: CacheFolder, content: Content) -> None:
         self.folder, self.content = folder, content
         layout = content.layout
-        shape = [layout.kind, layout.kv_heads, layout.head_dim, PAGE, len(content.layers), sys.byteorder]
+        shape = [layout.kind, layout.kv_heads, layout.head_dim, PAGE, content.layers, sys.byteorder]
         self.identity = hashlib.sha256(json.dumps([VERSION, folder.fingerprint, _code(), shape]).encode()).digest()
         if folder.limit < content.nbytes + MOST_HEADER:
             raise BadInput(f"a prefix cache of {folder.limit} bytes holds no page of {content.nbytes}")
@@ -91,13 +91,13 @@ class Disk:
         """Whether there is a file that may hold this page."""
         return node.digest not in self._bad and os.path.exists(self.path(node))
 
-    def read(self, node: Node, views: list[np.ndarray]) -> bool:
-        """Fill the views of a page from its file. False: they hold nothing of use, and the reason was said once."""
+    def read(self, node: Node, page: np.ndarray) -> bool:
+        """Fill a page, uint8 (nbytes,), from its file. False: it holds nothing of use, and the reason was said once."""
         try:
             descriptor = os.open(self.path(node), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb", buffering=0) as file:
                 header = self._header(node, os.fstat(descriptor), file)
-                if header["crc32"] != _fill(views, file):
+                if header["crc32"] != _fill(page, file):
                     raise _Unusable("its bytes were changed")
         except FileNotFoundError:
             return False  # another process made room
@@ -174,7 +174,7 @@ class Disk:
         suspect = node.digest in self._bad or node.parent.digest in self._replaced
         if (page := node.page) is None or (os.path.exists(self.path(node)) and not suspect):
             return
-        data = np.concatenate(self.content.views(page))
+        data = self.content.view(page).copy()
         if not node.known:  # its place was taken while it was copied
             return
         text = json.dumps(self._about(node, zlib.crc32(data.data))).encode()
@@ -216,13 +216,10 @@ class Disk:
             self.folder.say(f"prefix cache: {line}")
 
 
-def _fill(views: list[np.ndarray], file: Any) -> int:
+def _fill(page: np.ndarray, file: Any) -> int:
     """Read a page in place; returns its crc32. A file that ends early leaves the rest as it is."""
-    crc = 0
-    for view in views:
-        file.readinto(view.data)
-        crc = zlib.crc32(view.data, crc)
-    return crc
+    file.readinto(page.data)
+    return zlib.crc32(page.data)
 
 
 def _pages(folder: Path) -> Iterable[tuple[int, int, Path]]:

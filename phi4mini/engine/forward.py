@@ -24,7 +24,7 @@ from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, rop
 from phi4mini.kernels.crew import Crew
 from phi4mini.kernels.kv import KVLayout
 from phi4mini.kernels.lang import Spec
-from phi4mini.kernels.pool import Call, Pool, Program
+from phi4mini.kernels.pool import Call, Pool, Program, aligned
 from phi4mini.weights.arrays import LayerWeights, Weights
 
 NO_WINDOW = 1 << 40  # tokens: longer than any context
@@ -57,7 +57,7 @@ class Network:
         self.weights, self.config, self.pool = weights, weights.config, pool
         c = self.config
         self.layout = KVLayout(kv, c.head_dim, c.num_kv_heads)
-        self.cache = [np.zeros(pages * self.layout.page_bytes, np.uint8) for _ in range(c.num_layers)]
+        self.cache = aligned((pages, c.num_layers, self.layout.page_bytes), np.uint8)
         self.buffers = Buffers(c, weights, pool.threads)
         self._programs: dict[tuple[int, int, int], Program] = {}
         build.library().prepare(self._specs())
@@ -90,9 +90,7 @@ class Network:
 
     def drop(self, page: int) -> None:
         """Zero a page in every layer: after a numerical error nothing of it may reach another sequence."""
-        size = self.layout.page_bytes
-        for layer in self.cache:
-            layer[page * size : (page + 1) * size] = 0
+        self.cache[page] = 0
 
     def _tile_height(self, batch: Batch) -> int:
         group = self.config.num_heads // self.config.num_kv_heads
@@ -120,18 +118,18 @@ class Network:
     def _attention(self, index: int, weight: np.ndarray, qkv: Matrix, o: Matrix, rows: int, tall: int) -> list[Call]:
         c, b = self.config, self.buffers
         shape = {"heads": c.num_heads, "kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
-        pool, kind = self.cache[index], self.layout.kind
+        kind, pool = self.layout.kind, {"pool": self.cache[0, index], "page_stride": self.cache.strides[0]}
         into, out = b.sink("hidden", qkv), b.sink("attention", o)
         return [
             self._norm(b.x, weight, b.rows, into),
             self._matmul(qkv, into, b.qkv, rows, residual=False),
             Call(
                 rope.rope_append(kind=kind, **shape, half=c.rotary_dim // 2),
-                qkv=b.qkv, cos=b.cos, sin=b.sin, rows=b.rows, pages=b.pages, slots=b.slots, pool=pool, **b.queries,
+                qkv=b.qkv, cos=b.cos, sin=b.sin, rows=b.rows, pages=b.pages, slots=b.slots, **pool, **b.queries,
             ),
             Call(
                 attention.attend(kind=kind, **shape, tall=tall),
-                pool=pool, tiles=b.tiles, counts=b.counts, partial=b.partial, **b.queries,
+                **pool, tiles=b.tiles, counts=b.counts, partial=b.partial, **b.queries,
                 scale=c.head_dim**-0.5 * rope.mix_factor(kind, c.head_dim), window=c.sliding_window or NO_WINDOW,
                 ticket=b.ticket(), **b.scratch_arguments,
             ),

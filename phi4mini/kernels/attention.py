@@ -45,7 +45,7 @@ def scratch_bytes(tall: int, group: int, head_dim: int) -> int:
 
 
 @kernel(
-    "q:ptr q_scale:ptr q_start:ptr pool:ptr tiles:ptr counts:ptr partial:ptr scale:float window:int "
+    "q:ptr q_scale:ptr q_start:ptr pool:ptr page_stride:int tiles:ptr counts:ptr partial:ptr scale:float window:int "
     "ticket:ptr scratch:ptr scratch_stride:int"
 )
 def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall: int) -> None:
@@ -115,7 +115,7 @@ class _Tile:
         """Where this head's part of the token's page lies."""
         k = self.k
         number = k.widen(k.load(self.table.at(token // PAGE * 4), I32), I64)
-        return k.pool.at(number * self.layout.page_bytes + self.head * self.layout.head_bytes)
+        return k.pool.at(number * k.page_stride + self.head * self.layout.head_bytes)
 
     def dot_keys(self, base: V) -> None:
         """Scores of all queries against the 64 tokens, without scales, into scratch as i32 or f32. Meanwhile the page's

@@ -1,5 +1,8 @@
 """How the KV cache lies in memory: pages of 64 tokens, one region a KV head, in the order in which attention reads it.
 
+A page holds all layers one after the other, so that the cache takes memory as far as it has been written: an array a
+layer would be rounded up to a huge page in each.
+
 Int8: a token's K and V of one head are 8-bit integers under one f32 scale each (max|x| / 127); K is stored plus 128,
 as dot4 wants it.
 

@@ -15,12 +15,12 @@ from phi4mini.kernels.kv import PAGE, KVLayout
 from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, Kernel, V, kernel, vec
 
 
-@kernel("qkv:ptr cos:ptr sin:ptr rows:ptr pages:ptr slots:ptr pool:ptr q:ptr q_scale:ptr q_start:ptr")
+@kernel("qkv:ptr cos:ptr sin:ptr rows:ptr pages:ptr slots:ptr pool:ptr page_stride:int q:ptr q_scale:ptr q_start:ptr")
 def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, half: int) -> None:
     """qkv f32 (rows, (heads + 2 kv_heads) * head_dim), rotated in place; cos, sin f32 (rows, half).
 
     pages i64 (rows,) page number and slots i64 (rows,) token in page, where each row's K and V go; pool the layer's
-    pages. q s8 or f32 (rows, heads, head_dim); int8 only: q_scale f32 and q_start i32 = -128 * sum(q), both (rows,
+    part of page 0, page_stride bytes from page to page. q s8 or f32 (rows, heads, head_dim); int8 only: q_scale f32 and q_start i32 = -128 * sum(q), both (rows,
     heads).
     """
     layout = KVLayout(kind, head_dim, kv_heads)
@@ -34,7 +34,7 @@ def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, 
         with k.when(unit < heads):
             _put_query(k, x, row * heads + unit, kind, head_dim)
         with k.when(unit >= heads):
-            page = k.pool.at(k.load(k.pages.at(row * 8), I64) * layout.page_bytes)
+            page = k.pool.at(k.load(k.pages.at(row * 8), I64) * k.page_stride)
             slot = k.load(k.slots.at(row * 8), I64)
             with k.when(unit < heads + kv_heads):
                 _put_key(k, x, page.at((unit - heads) * layout.head_bytes), slot, layout)

@@ -287,19 +287,19 @@ def test_a_full_disk_stops_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_page_whose_place_was_taken_is_not_written(tmp_path: Path) -> None:
     """Taken before it is copied, or while."""
     made = engine(folder=folder(tmp_path))
-    prefix, views = made.scheduler.prefix, Content.views
+    prefix, view = made.scheduler.prefix, Content.view
     for when in ("before", "while"):
         table: list[int] = []
         made.pages.grow(table, PAGE)
         node = made.pages.learn(Node(prefix._top, bytes(4 * PAGE), table[0]))
 
-        def taken(self: Content, page: int, node: Node = node) -> list[np.ndarray]:
+        def taken(self: Content, page: int, node: Node = node) -> np.ndarray:
             node.page = None
-            return views(self, page)
+            return view(self, page)
 
         if when == "before":
             made.pages.disown(table)
-        prefix.content.views = taken.__get__(prefix.content)
+        prefix.content.view = taken.__get__(prefix.content)
         made.disk._write(node)
         made.pages._known.pop(table[0], None)
         made.pages.release(table)
