@@ -36,6 +36,10 @@ class Crashed(Exception):
     """A pass failed for a reason that is no input's fault: the request may be sent again."""
 
 
+class NotOpened(Exception):
+    """There is no model, for opening it has failed. `__cause__` is why; it names files and is for who runs this."""
+
+
 @dataclass
 class _Live:
     run: Run
@@ -172,7 +176,7 @@ class Runner:
             except Exception as error:
                 self.failure, self._failed_at = error, time.monotonic()
                 self._fault("opening the model", error)
-                raise
+                raise NotOpened("the model could not be opened") from error
         return self._model
 
     def _close_model(self) -> None:

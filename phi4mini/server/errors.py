@@ -1,7 +1,8 @@
 """Refusals: what went wrong as a status and as a body, in OpenAI's form or, under /v1/messages, in Anthropic's.
 
-Promises: every error of ours becomes one of these, with the parameter it is about where there is one; a fault becomes a
-500 that says nothing of files, keys or code.
+Promises: every error of ours becomes one of these, with the parameter it is about where there is one. Only what is about
+the request is said in its own words: a fault of the server or its machine becomes a 500 or a 503 that says nothing of
+files, keys or code.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from phi4mini.errors import BadInput, NoSpace, NotFound, NumericalError, Phi4MiniError, TooLong
-from phi4mini.runner import Crashed
+from phi4mini.errors import BadInput, NoSpace, NumericalError, TooLong
+from phi4mini.runner import Crashed, NotOpened
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -67,6 +68,11 @@ def unavailable(message: str, code: str, retry_after: int = 5) -> ApiError:
     return ApiError(503, message, kind="server_error", code=code, headers={"Retry-After": str(retry_after)})
 
 
+def not_loaded() -> ApiError:
+    """There is no model to ask."""
+    return unavailable("the model could not be opened; the server's log says why", "not_loaded")
+
+
 def timed_out(seconds: float) -> ApiError:
     """The request's own deadline has passed."""
     return ApiError(504, f"the request took longer than its deadline of {seconds:g} s", kind="timeout", code="timeout")
@@ -86,14 +92,12 @@ def as_api_error(error: BaseException, names: Mapping[str, str] | None = None) -
             return ApiError(400, message, param=param)
         case NumericalError():
             return ApiError(500, str(error), kind="server_error", code="numerical_error")
-        case NotFound():
-            return ApiError(404, str(error), code="not_found")
         case NoSpace():
-            return unavailable(str(error), "no_space")
+            return unavailable("there is no room in the KV cache for this now", "no_space")
+        case NotOpened():
+            return not_loaded()
         case Crashed():
             return ApiError(500, f"{error}; the request may be sent again", kind="server_error", code="engine_failed")
-        case Phi4MiniError():
-            return ApiError(500, str(error), kind="server_error")
         case RecursionError():
             return ApiError(400, "the body is nested too deep", code="invalid_json")
         case _:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from phi4mini.llm import Model, TextModel
 from phi4mini.runner import Runner
 from phi4mini.runs import Reader, Run
 from phi4mini.server.choices import Choices
-from phi4mini.server.errors import ApiError, busy, too_long, unavailable
+from phi4mini.server.errors import ApiError, busy, not_loaded, too_long, unavailable
 from phi4mini.server.logs import Log
 from phi4mini.server.metrics import Metrics
 from phi4mini.server.settings import Settings
@@ -35,9 +36,10 @@ _QUICK = 8192  # bytes of a body that may be decoded, rendered and tokenised on 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is true of the model whether it is in memory or not."""
+    """What is true of the model whether it is in memory or not. `id` is for clients; `opened_as` may be a path."""
 
     id: str
+    opened_as: str
     ctx: int
     kv: str
     quant: str
@@ -74,6 +76,7 @@ class Service:
     def _take_over(self, model: Model) -> None:
         """What belongs to the model and outlives its unloading is kept."""
         self._facts, self.text = _facts(model), model.text_side()
+        self.text.name = self._facts.id
         self.opened = True
         self._pool.submit(self.text.grammars.build)  # a second or two for 200,000 tokens; nobody waits for it
 
@@ -96,7 +99,7 @@ class Service:
         if not self.opened:
             raise unavailable("the model is being loaded", "loading")
         if self.runner.broken:
-            raise unavailable("the model could not be opened; the server's log says why", "not_loaded")
+            raise not_loaded()
 
     def drain(self) -> None:
         """Accept nothing more; end what has not been in a pass yet. What runs goes on."""
@@ -147,7 +150,7 @@ class Service:
     @property
     def names(self) -> tuple[str, ...]:
         """What the model may be called."""
-        return (self.facts.id, self.facts.id.rpartition("/")[2], "default")
+        return (self.facts.id, self.facts.id.rpartition("/")[2], self.facts.opened_as, "default")
 
     def run(
         self, ids: Sequence[int], sampling: Mapping[str, Any], call: Call, reader: Reader | None = None, **who: Any
@@ -202,7 +205,8 @@ class Service:
 def _facts(model: Model) -> Facts:
     engine = model.engine
     return Facts(
-        id=model.name,
+        id=_public(model.name),
+        opened_as=model.name,
         ctx=engine.ctx,
         kv=engine.kv,
         quant=model.store.recipe,
@@ -212,3 +216,9 @@ def _facts(model: Model) -> Facts:
         kv_token_bytes=engine.network.layout.page_bytes * model.config.num_layers // PAGE_TOKENS,
         fingerprint=f"phi4mini_{model.store.fingerprint[:16]}",
     )
+
+
+def _public(name: str) -> str:
+    """A model's name for clients: of one that is a file or a folder here its own name, without where it lies."""
+    path = Path(name).expanduser()
+    return path.absolute().name or "model" if path.exists() else name

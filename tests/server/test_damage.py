@@ -153,9 +153,22 @@ def test_A9_with_an_idle_model_the_damage_is_found_when_it_is_opened_again(home,
         text = server.chat().text
         wait_until(lambda: server.metric("model_loaded") == 0)
         copied.write_bytes(good[: len(good) // 2])
-        answer = server.chat()
-        assert answer.status in (500, 503) and str(copied) not in answer.body.decode()
-        assert server.ask("/ready").status == 503
+        for _ in range(2):  # the one that finds it, and one that comes after
+            answer = server.chat()
+            assert (answer.status, answer.code) == (503, "not_loaded") and answer.headers["retry-after"]
+            assert str(copied.parent) not in answer.body.decode()
+        assert f"{copied}: truncated" in server.said, "who runs it is told which file"
+        assert server.ask("/ready").code == "not_loaded"
         copied.write_bytes(good)
         wait_until(lambda: server.chat().status == 200, 20)
         assert server.chat().text == text and server.ready()
+
+
+def test_no_answer_tells_where_the_model_lies(home, copied):
+    """Clients see its name; the path is for who runs it, and may be asked for by who knows it."""
+    with serving(home, *SMALL, model=str(copied)) as server:
+        asked = [server.ask(path) for path in ("/v1/models", "/props", "/metrics", "/openapi.json", "/v1/models/none")]
+        asked += [server.chat(max_tokens=2, model=name) for name in (str(copied), copied.name, "default", "none")]
+        assert [answer.status for answer in asked] == [200, 200, 200, 200, 404, 200, 200, 200, 404]
+        assert asked[0].json["data"][0]["id"] == asked[5].json["model"] == copied.name
+        assert not [answer for answer in asked if str(copied.parent) in answer.body.decode()]
