@@ -7,8 +7,8 @@ For each output the sum goes over runs of inputs in ascending order, starting fr
     acc = fma(minimum_w, scale_a * sum(a), acc)       formats with a minimum
 
 `rows_few` (1 to 8 rows, 16 for the head; decode, a few streams, speculation) streams the weights once and unpacks them
-in registers: bound by memory. `rows_many` (prefill) unpacks a panel of 256 or 512 inputs x 64 outputs into L1 and runs
-a register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone, so
+in registers: bound by memory. `rows_many` (prefill) unpacks a panel of 256 to 1,024 inputs x 64 outputs into a cache of
+its core and runs a register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone, so
 the number of rows never changes a bit.
 
 Upper nibbles stay multiplied by 16 where that is free (`high_factor`); 1/16 goes into the scale, which is exact.
@@ -25,6 +25,7 @@ from phi4mini.kernels.lang import F32, I8, I32, I64, Kernel, Spec, V, Var, kerne
 FEW = 8  # rows whose accumulators registers hold; a pass of so few rows streams every matrix once
 HEAD_ROWS = 2 * FEW  # the most rows that rows_few takes, in two turns over each superblock: the head has two for one
 SMALL_PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, half of the smallest L1
+_LARGE_L1, _LARGE_L2 = 48 << 10, 512 << 10
 
 
 def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Spec:
@@ -36,8 +37,12 @@ def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Sp
 
 
 def panel_inputs() -> int:
-    """Inputs of a panel: twice as many where L1 has 48 KB, which halves the traffic of partial sums (8 % on Zen 5)."""
-    return 2 * SMALL_PANEL if cpu().l1 >= 48 << 10 else SMALL_PANEL
+    """Inputs of a panel. The longer, the less traffic of partial sums: 512 in an L1 of 48 KB (8 % over 256 on Zen 5); an
+    L2 keeps up with cores of one dot product a cycle, whose L1 is smaller (1,024: 4 % over 256 on Zen 4).
+    """
+    if cpu().l1 >= _LARGE_L1:
+        return 2 * SMALL_PANEL
+    return 4 * SMALL_PANEL if cpu().l2 >= _LARGE_L2 else SMALL_PANEL
 
 
 def tile_strips(strips: int) -> int:

@@ -1,7 +1,7 @@
 """The vocabulary proper: plain text to ids and ids to entries, without added tokens. HF `tokenizers` does the work.
 
-`Phi4Core` puts off building HF's BPE (0.25 s for 200,000 tokens): a short text is merged here, by lowest rank, which
-for this vocabulary is the same answer; the first long text, or a few thousand words of short ones, build it.
+`Phi4Core` puts off building HF's BPE (0.25 s for 200,000 tokens): the first few thousand words are merged here, by
+lowest rank, which for this vocabulary is the same answer; a process that encodes more builds it.
 Promises that both ways give the same ids. Knows no control tokens.
 """
 
@@ -15,8 +15,8 @@ from tokenizers import decoders, models
 
 from phi4mini.tokenizer import phi4, ranks
 
-_MOST_CHARACTERS = 16_384  # of short texts altogether before HF's BPE is built
-_LONGEST_TEXT = 2_048  # characters
+_MOST_CHARACTERS = 16_384  # of texts altogether before HF's BPE is built
+_LONGEST_HERE = 2_048  # characters of a text that HF encodes without letting other threads run
 _LONGEST_WORD = 256  # bytes; merging here takes quadratic time in a word
 
 
@@ -47,7 +47,7 @@ class BackendCore:
         self.backend = backend
 
     def encode(self, text: str) -> list[int]:
-        if len(text) <= _LONGEST_TEXT:
+        if len(text) <= _LONGEST_HERE:
             return list(self.backend.encode(text, add_special_tokens=False).ids)
         # a batch of one: alone among HF's ways it lets other threads run meanwhile
         return list(self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
@@ -96,7 +96,7 @@ class Phi4Core:
     def encode(self, text: str) -> list[int]:
         """See `Core`: merged here while texts are short and few, by HF from then on."""
         ids = self._ids
-        if self._built is None and len(text) <= min(_LONGEST_TEXT, self._left):
+        if self._built is None and len(text) <= self._left:
             words = [word for word, _ in self._pre_tokenizer.pre_tokenize_str(text)]
             if max(map(len, words), default=0) <= _LONGEST_WORD:
                 self._left -= len(text)

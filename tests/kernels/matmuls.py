@@ -48,15 +48,22 @@ class Case:
         )
         self.activations = self.integers * scale
 
-    def spec(self, rows: int, residual: bool) -> Spec:
+    def spec(self, rows: int, residual: bool, panel: int | None = None) -> Spec:
         strips, name = len(self.matrix.strips()), self.format.name
+        if panel:
+            wide, cols = matmul.tile_strips(strips), self.format.padded(self.cols)
+            return matmul.rows_many(format=name, wide=wide, cols=cols, residual=residual, panel=panel)
         if self.format.block:
             return matmul.matmul(name, rows, strips, self.cols, residual)
         wide = matmul.tile_strips(strips)
         return matmul.dense(format=name, tall=matmul.dense_tall(rows), wide=wide, cols=self.cols, residual=residual)
 
-    def product(self, rows: int, first: int = 0, residual: bool = False, threads: int = 1) -> np.ndarray:
-        """Rows first .. first + rows - 1 through the kernel for that many rows: f32 (rows, outputs)."""
+    def product(
+        self, rows: int, first: int = 0, residual: bool = False, threads: int = 1, panel: int | None = None
+    ) -> np.ndarray:
+        """Rows first .. first + rows - 1 through the kernel for that many rows, or through `rows_many` with a panel: f32
+        (rows, outputs).
+        """
         strips = len(self.matrix.strips())
         width = strips * LANES
         out = fitted(np.zeros((rows, width), np.float32))
@@ -65,10 +72,10 @@ class Case:
             out[:rows] = np.nan  # what lies there must not matter
         part = {name: a[first:] for name, a in self.sink.items()}
         common = {"weights": self.matrix.data, "out": out, "strips": strips, "out_stride": out.strides[0]}
-        spec = self.spec(rows, residual)
+        spec = self.spec(rows, residual, panel)
         if not self.format.block:
             call = Call(spec, **common, x=part["q"], rows=word(rows), ticket=word(0))
-        elif rows <= matmul.HEAD_ROWS:
+        elif rows <= matmul.HEAD_ROWS and not panel:
             call = Call(spec, **common, **part)
         else:
             scratch = aligned(STRIDE * threads, np.uint8)

@@ -96,6 +96,16 @@ def test_the_number_of_threads_changes_no_bit(format: str, wide: int, rows: int)
         assert same(c.product(rows, residual=True, threads=threads), alone)
 
 
+@pytest.mark.parametrize("format", [name for name, f in FORMATS.items() if f.block])
+@pytest.mark.parametrize("cols", [1280, 1376])
+def test_the_length_of_a_panel_changes_no_bit(format: str, cols: int) -> None:
+    """Against the kernel that has no panels; 1,376 inputs fill the last panel of no length."""
+    c = Case(format, 64, cols, 13)
+    few = np.concatenate([c.product(1, row, residual=True) for row in range(13)])
+    for panel in (256, 512, 1024):
+        assert same(c.product(13, residual=True, panel=panel), few), f"panels of {panel}"
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_row_does_not_see_its_neighbours(format: str) -> None:
     """A row of NaN or of huge numbers beside others leaves their bits alone: the register tile shares only weights."""
