@@ -1,10 +1,14 @@
 """Guesses of the next tokens from the request's own text (prompt lookup): no second model, nothing but ids.
 
-Where the last few tokens have occurred before, what followed them then is likely to follow now: when code is edited,
-a text summarised with quotes, a form filled in. A guess is verified by computing its tokens as more rows of the same
-pass and drawing at each row what would have been drawn anyway: the answer is the same, only sooner. A pass of a few
-rows costs little more than one of one row, because it waits for the weights; that little is what a wrong guess loses,
-so the width follows the success.
+Where the last few tokens have occurred before, what followed them then may follow now: when code is edited, a text
+summarised with quotes, a form filled in. A guess is verified by computing its tokens as more rows of the same pass and
+drawing at each row what would have been drawn anyway: the answer is the same, only sooner.
+
+How many to guess is a bet. The longer the past that two places share, the likelier they go on alike; how likely is
+learned from the request itself, for each length of shared past. A row more costs a pass a little, so the guess is as
+long as the tokens expected of the pass grow faster than its time:
+
+    most of    (1 + c(n) + c(n) c(n+1) + ...) / (1 + rows * ROW)    c(n): chance that n shared tokens are followed alike
 """
 
 from __future__ import annotations
@@ -13,12 +17,12 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 
 MOST = 7  # guessed tokens a pass: with the certain one, the 8 rows that the fastest kernels take
-_KEY = 3  # tokens that must have occurred before
-_PLACES = 4  # occurrences remembered of each key, the latest
+ROW = 0.1  # of a pass's time, what a row more costs: 0.05 where memory is slow, 0.15 where it is fast
+_KEYS = (3, 2, 1)  # tokens that must have occurred before, the longest that did
+_PLACES = 8  # occurrences remembered of each key, the latest
 _LOOK_BACK = 24  # tokens of context compared to choose among them
-_MEMORY = 0.75  # weight of the past in the running success
-_HOPE = 0.45  # success assumed at the start
-_SURE = 8  # a match this long is tried even when guesses have failed
+_CHANCES = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)  # at the start, after 1, 2, ... 8 or more shared tokens
+_MEMORY = 0.9  # weight of the past in a running chance
 
 
 class Guesser:
@@ -26,32 +30,49 @@ class Guesser:
 
     def __init__(self) -> None:
         self._places: defaultdict[tuple[int, ...], deque[int]] = defaultdict(lambda: deque(maxlen=_PLACES))
-        self._indexed = _KEY  # keys that end before this index are in
-        self.success = _HOPE
+        self._indexed = 1  # keys that end before this index are in
+        self._shared = 0  # tokens of past that the latest guess was made from
+        self._chances = list(_CHANCES)
         self.guessed = self.accepted = 0
 
     def guess(self, ids: Sequence[int], limit: int) -> list[int]:
-        """At most `limit` tokens that may follow `ids`, none where the text gives no hint or guessing has not paid."""
+        """At most `limit` tokens that may follow `ids`, none where the text gives no hint or a guess does not pay."""
         self._index(ids)
-        places = self._places.get(tuple(ids[-_KEY:])) if len(ids) > _KEY else None
+        places = next((found for n in _KEYS if (found := self._places.get(tuple(ids[-n:])))), None)
         if not places:
             return []
-        length, place = max((_shared(ids, place), place) for place in places)
-        width = min(limit, round(self.success * MOST))
-        if width < 2:
-            width = min(limit, 2) if length >= _SURE else 0
-        return list(ids[place : place + width])
+        self._shared, place = max((_shared(ids, place), place) for place in places)
+        return list(ids[place : place + self._width(min(limit, len(ids) - place))])
 
     def learn(self, guessed: int, accepted: int) -> None:
-        """Take note of a verified guess."""
+        """Take note of the verified guess: each token up to the first wrong one was a trial of its own."""
         self.guessed += guessed
         self.accepted += accepted
-        self.success = _MEMORY * self.success + (1 - _MEMORY) * accepted / guessed
+        for at in range(min(accepted + 1, guessed)):
+            chance = self._at(self._shared + at)
+            self._chances[chance] = _MEMORY * self._chances[chance] + (1 - _MEMORY) * (at < accepted)
+
+    def _width(self, limit: int) -> int:
+        """How many tokens to guess, at most `limit`."""
+        best, width, expected, right = 1.0, 0, 1.0, 1.0
+        for rows in range(1, limit + 1):
+            right *= self._chances[self._at(self._shared + rows - 1)]
+            expected += right
+            if (gain := expected / (1 + rows * ROW)) > best:
+                best, width = gain, rows
+        return width
+
+    @staticmethod
+    def _at(shared: int) -> int:
+        """Which chance belongs to so many shared tokens."""
+        return min(shared, len(_CHANCES)) - 1
 
     def _index(self, ids: Sequence[int]) -> None:
-        """Enter all keys but the last, which is the one to be looked up."""
+        """Enter all keys but the last ones, which are to be looked up."""
         for end in range(self._indexed, len(ids)):
-            self._places[tuple(ids[end - _KEY : end])].append(end)
+            for n in _KEYS:
+                if end >= n:
+                    self._places[tuple(ids[end - n : end])].append(end)
         self._indexed = max(self._indexed, len(ids))
 
 

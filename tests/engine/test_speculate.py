@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request
-from phi4mini.engine.speculate import MOST, Guesser
+from phi4mini.engine.speculate import MOST, ROW, Guesser
 from phi4mini.weights.store import open_store
 
 
 def test_what_followed_before_is_guessed():
     ids = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]
-    assert Guesser().guess(ids, MOST) == [4, 5, 6]
+    assert Guesser().guess(ids, 3) == [4, 5, 6]
 
 
 def test_the_place_with_the_longest_common_past_wins():
@@ -23,26 +25,39 @@ def test_the_place_with_the_longest_common_past_wins():
 
 def test_new_text_gives_no_guess():
     assert Guesser().guess(list(range(100)), MOST) == []
-    assert Guesser().guess([1, 2], MOST) == []
+    assert Guesser().guess([1, 2], MOST) == [] and Guesser().guess([1], MOST) == []
 
 
 def test_the_width_follows_success():
-    long, short = [*range(40), *range(12)], [*range(40), 5, 6, 7]
-    trusted, failing, other = Guesser(), Guesser(), Guesser()
-    for _ in range(12):
-        trusted.learn(4, 4)
+    long, short = [*range(40), *range(12)], [*range(40), 5]
+    trusted, failing = Guesser(), Guesser()
+    assert len(trusted.guess(long, MOST)) == MOST and len(trusted.guess(long, 2)) == 2
+    assert 1 <= len(failing.guess(short, MOST)) < MOST
+    for _ in range(30):
+        failing.guess(short, MOST)
         failing.learn(4, 0)
-        other.learn(4, 0)
-    assert len(trusted.guess(long, MOST)) == MOST
-    assert len(trusted.guess(long, 2)) == 2
-    assert len(failing.guess(long, MOST)) == 2  # a long match is still tried
-    assert other.guess(short, MOST) == []  # a short one is not
+    assert failing.guess(short, MOST) == []
+    assert len(failing.guess(long, MOST)) == MOST  # how one shared token fails says nothing of twelve
+    lucky = Guesser()
+    for _ in range(30):
+        lucky.guess(short, MOST)
+        lucky.learn(MOST, MOST)
+    assert len(lucky.guess(short, MOST)) == MOST
+
+
+def test_a_guess_is_as_long_as_it_pays():
+    """Against the formula of the module's head, on all lengths."""
+    guesser, ids = Guesser(), [*range(40), 4, 5, 6]
+    made = guesser.guess(ids, MOST)
+    chances = [0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.9]  # after 3, 4, ... shared tokens
+    gains = [(1 + sum(math.prod(chances[:i]) for i in range(1, n + 1))) / (1 + n * ROW) for n in range(MOST + 1)]
+    assert made == ids[7 : 7 + gains.index(max(gains))] and len(made) > 2
 
 
 def test_the_index_grows_with_the_text():
     guesser, ids = Guesser(), [1, 2, 3, 4]
     assert guesser.guess(ids, MOST) == []
-    ids += [9, 9, 1, 2, 3]
+    ids += [9, 8, 1, 2, 3]
     assert guesser.guess(ids, MOST)[:1] == [4]
 
 
@@ -82,7 +97,7 @@ def test_copying_takes_far_fewer_passes(engines):
     while request.finish_reason is None:
         engine.step()
         passes += 1
-    assert len(request.generated) > 1.8 * passes
+    assert len(request.generated) > 2.5 * passes
 
 
 def test_guesses_stop_at_what_may_still_come(engines):
