@@ -50,7 +50,7 @@ _listen_options = options(
 _work_options = options(
     click.option("-np", "--parallel", type=int, default=8, show_default=True, help="Requests in one pass."),
     click.option("--queue", type=int, help="Requests of one key that may wait.  [4 x parallel]"),
-    click.option("--kv-tokens", type=int, help="KV cache for all requests, in tokens.  [half of what memory allows]"),
+    click.option("--kv-tokens", type=int, help="KV cache for all requests, in tokens.  [131072, or what fits]"),
     click.option("--prefix-cache/--no-prefix-cache", default=True, show_default=True, help="Keep prompts on disk."),
     click.option("--prefix-cache-size", type=float, default=8.0, show_default=True, help="GB of it."),
     click.option(

@@ -108,6 +108,7 @@ class EndpointApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["state"]
+        deadlines = (state.get("deadline"), self.service.settings.request_deadline)
         call = Call(
             self.service,
             id=state["request_id"],
@@ -115,7 +116,7 @@ class EndpointApp:
             path=scope.get("path_params", {}),
             query=state.get("query", {}),
             sent={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]},
-            deadline=state.get("deadline", self.service.settings.request_deadline),
+            deadline=min((seconds for seconds in deadlines if seconds is not None), default=None),
         )
         try:
             await Answering(self.endpoint, call, receive, send).run()

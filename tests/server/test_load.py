@@ -133,6 +133,18 @@ def test_F4_in_the_queue_too(server):
     server.rest(5)
 
 
+def test_F4_no_request_has_longer_than_the_server_gives(demo_store, tmp_path):
+    demo_store()
+    with serving(tmp_path, "--timeout", "0.5s", "--kv-tokens", "4096") as strict:
+        body = asking("Count.", **FOREVER)
+        for answer in (
+            strict.ask(CHAT, body),
+            strict.ask(CHAT, body, X_Timeout="60"),
+            strict.ask(CHAT, body | {"timeout": 60}),
+        ):
+            assert (answer.status, answer.code) == (504, "timeout") and answer.seconds < 5
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "soon", "1e3", "nan", "86401", "1" * 40])
 def test_F4_what_is_no_deadline(server, given):
     assert server.ask(CHAT, asking(), X_Timeout=given).status == 400
