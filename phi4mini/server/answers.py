@@ -1,4 +1,7 @@
-"""What is sent back, as types: OpenAI's chat and text completions. The OpenAPI document is made from them."""
+"""What is sent back, as types: OpenAI's chat and text completions and responses, Anthropic's message.
+
+The OpenAPI document is made from them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
 class _Sent(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -130,3 +134,84 @@ class TextCompletion(_Sent):
     system_fingerprint: str
     timings: dict[str, Any]
     seed: int
+
+
+class MessageUsage(msgspec.Struct):
+    """Tokens: of the prompt those computed, those read from the cache; of the answer."""
+
+    input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int = 0
+
+
+class Answered(msgspec.Struct, kw_only=True):
+    """The answer; `content` holds blocks of type text and tool_use."""
+
+    id: str
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+    usage: MessageUsage
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+
+
+class InputDetails(msgspec.Struct):
+    """Of the input."""
+
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class OutputDetails(msgspec.Struct):
+    """Of the output."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(msgspec.Struct):
+    """Tokens of a request."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class Incomplete(msgspec.Struct):
+    """Why a response is not complete."""
+
+    reason: Literal["max_output_tokens"]
+
+
+class Response(msgspec.Struct, kw_only=True):
+    """The response; `output` holds items of type message and function_call."""
+
+    id: str
+    created_at: int
+    model: str
+    status: Literal["in_progress", "completed", "incomplete"]
+    output: list[dict[str, Any]]
+    incomplete_details: Incomplete | None
+    usage: ResponseUsage | None
+    instructions: str | None
+    tools: list[dict[str, Any]]
+    tool_choice: Any
+    parallel_tool_calls: bool
+    text: dict[str, Any]
+    temperature: float
+    top_p: float
+    max_output_tokens: int | None
+    top_logprobs: int
+    metadata: dict[str, str]
+    user: str | None
+    seed: int
+    object: Literal["response"] = "response"
+    error: None = None
+    store: Literal[False] = False
+    background: Literal[False] = False
+    previous_response_id: None = None
+    truncation: Literal["disabled"] = "disabled"

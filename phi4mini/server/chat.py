@@ -19,6 +19,7 @@ from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, SamplingFields, Some, merged
 from phi4mini.server.parts import joined
+from phi4mini.server.streamed import ChatChunk
 
 if TYPE_CHECKING:
     from phi4mini.server.service import Service
@@ -234,7 +235,7 @@ ENDPOINTS = [
         "Answer a conversation.",
         body=ChatBody,
         answer=answers.ChatCompletion,
-        streams=True,
+        streams=ChatChunk,
         works=True,
         names=NAMES,
     )

@@ -20,6 +20,7 @@ from phi4mini.server.choices import Choices, Piece, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, Count, SamplingFields, Text, prompt_ids, text_size
+from phi4mini.server.streamed import TextChunk
 
 _MOST_PROMPTS = 64
 
@@ -184,7 +185,7 @@ ENDPOINTS = [
         "Continue text or ids.",
         body=CompletionBody,
         answer=answers.TextCompletion,
-        streams=True,
+        streams=TextChunk,
         works=True,
         names=NAMES,
     )

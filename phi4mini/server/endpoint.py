@@ -82,7 +82,8 @@ class Endpoint:
 
     `handler(call, body)`, or `handler(call)` where there is no body, returns a struct or dict (sent as JSON), a `Raw`,
     or an async generator of events. `open`: needs no key. `works`: needs the model, so it is refused while draining.
-    `dialect`: whose error form is used.
+    `streams`: what its stream's events hold: one type, or a union whose tags are the names of the events. `dialect`:
+    whose error form is used.
     """
 
     method: str
@@ -91,7 +92,7 @@ class Endpoint:
     summary: str
     body: Any = None
     answer: Any = None
-    streams: bool = False
+    streams: Any = None
     open: bool = False
     works: bool = False
     dialect: str = "openai"

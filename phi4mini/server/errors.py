@@ -1,8 +1,8 @@
 """Refusals: what went wrong as a status and as a body, in OpenAI's form or, under /v1/messages, in Anthropic's.
 
-Promises: every error of ours becomes one of these, with the parameter it is about where there is one. Only what is about
-the request is said in its own words: a fault of the server or its machine becomes a 500 or a 503 that says nothing of
-files, keys or code.
+Promises: every error of ours becomes one of these, with the parameter it is about where there is one. Only what is
+about the request is said in its own words: a fault of the server or its machine becomes a 500 or a 503 that says
+nothing of files, keys or code.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ Bias = Annotated[float, Meta(ge=-100, le=100)]
 StopText = Annotated[str, Meta(min_length=1, max_length=256)]
 Stops = Annotated[list[StopText], Meta(max_length=16)]
 Alternatives = Annotated[int, Meta(ge=0, le=20)]
+Deadline = Annotated[float, Meta(ge=0.001, le=86400)]  # seconds, as in the header X-Timeout
 Text = Annotated[str, Meta(max_length=8 << 20)]
 
 
@@ -52,7 +53,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     prompt_logprobs: Alternatives | None = None
     rope: Literal["auto", "short", "long"] | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
-    timeout: Annotated[float, Meta(gt=0, le=86400)] | None = None
+    timeout: Deadline | None = None
     return_progress: bool | None = None
     user: str | None = None
 

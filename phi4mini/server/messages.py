@@ -14,12 +14,14 @@ import msgspec
 from msgspec import Meta
 
 from phi4mini.errors import BadInput
+from phi4mini.server.answers import Answered, MessageUsage, StopReason
 from phi4mini.server.asks import Ask, Format, response_format
 from phi4mini.server.blocks import choice_from, functions_from, turns_from
 from phi4mini.server.choices import Choices, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
-from phi4mini.server.fields import SamplingFields, Seed, Share, Some, Stops, Temperature
+from phi4mini.server.fields import Deadline, SamplingFields, Seed, Share, Some, Stops, Temperature
 from phi4mini.server.parts import Closed, Grown, Opened, Parts, Step, closed_parts, joined
+from phi4mini.server.streamed import MessageEvent
 from phi4mini.server.text import InputTokens
 
 Block = dict[str, Any]
@@ -83,7 +85,7 @@ class MessagesBody(CountBody, kw_only=True):
     seed: Seed | None = None
     min_p: Share | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
-    timeout: Annotated[float, Meta(gt=0, le=86400)] | None = None
+    timeout: Deadline | None = None
 
     def sampling(self) -> dict[str, Any]:
         """Keywords of the run."""
@@ -96,31 +98,6 @@ class MessagesBody(CountBody, kw_only=True):
             stop=self.stop_sequences,
         )
         return fields.sampling(self.max_tokens, None)
-
-
-class MessageUsage(msgspec.Struct):
-    """Tokens: of the prompt those computed, those read from the cache; of the answer."""
-
-    input_tokens: int
-    cache_read_input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int = 0
-
-
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
-
-
-class Answered(msgspec.Struct, kw_only=True):
-    """The answer; `content` holds blocks of type text and tool_use."""
-
-    id: str
-    model: str
-    content: list[Block]
-    stop_reason: StopReason | None
-    stop_sequence: str | None
-    usage: MessageUsage
-    type: Literal["message"] = "message"
-    role: Literal["assistant"] = "assistant"
 
 
 async def messages(call: Call, body: MessagesBody) -> Answered | Stream:
@@ -221,7 +198,7 @@ ENDPOINTS = [
         "Answer a conversation (Anthropic's form).",
         body=MessagesBody,
         answer=Answered,
-        streams=True,
+        streams=MessageEvent,
         works=True,
         dialect="anthropic",
         names=_NAMES,

@@ -1,13 +1,14 @@
-"""GET /openapi.json: the API as OpenAPI 3.1, made from the table of endpoints and the types of what goes in and out.
+"""GET /openapi.json: the API as OpenAPI 3.2, made from the table of endpoints and the types of what goes in and out.
 
-Promises: no endpoint is missing, and every status that one answers with is declared. It is written once and kept.
+Promises: no endpoint is missing, and every status and every event of a stream that one answers with is declared. It is
+written once and kept. 3.2 is the first version that has words for the events of a stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -81,7 +82,7 @@ def _encoded() -> bytes:
 def described(rows: Sequence[Endpoint]) -> Schema:
     """The OpenAPI document of these endpoints."""
     types = [ErrorBody, MessagesErrorBody]
-    types += [kind for row in rows for kind in (row.body, row.answer) if kind is not None and kind not in types]
+    types += [kind for row in rows for kind in (row.body, row.answer, *_kinds(row.streams)) if kind is not None]
     unique = list(dict.fromkeys(types))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
     for name, fields in shapes.OF.items():
@@ -94,7 +95,7 @@ def described(rows: Sequence[Endpoint]) -> Schema:
         paths.setdefault(path, {})[row.method.lower()] = _operation(row, path, named)
     key: Schema = {"type": "http", "scheme": "bearer"}
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {"title": "phi4mini", "version": __version__, "summary": "One language model on this machine."},
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"key": key}},
@@ -126,9 +127,37 @@ def _operation(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
 
 def _success(row: Endpoint, named: dict[Any, Schema]) -> Schema:
     content: Schema = {_JSON: {"schema": named[row.answer]}} if row.answer is not None else {row.kind: {}}
-    if row.streams:
-        content[_EVENTS] = {"schema": {"type": "string", "description": "With stream: server-sent events."}}
+    if row.streams is not None:
+        content[_EVENTS] = {"description": "With stream: server-sent events.", "itemSchema": _event(row, named)}
     return {"description": row.summary, "content": content}
+
+
+def _kinds(streams: Any) -> tuple[Any, ...]:
+    """The types of a stream's events: of a union its members."""
+    return get_args(streams) or (streams,)
+
+
+def _event(row: Endpoint, named: dict[Any, Schema]) -> Schema:
+    """An event as its reader gets it: one of the stream's own, or the error with which a stream may end."""
+    kinds = get_args(row.streams)
+    events = [_with_data(named[kind], kind.__struct_config__.tag) for kind in kinds]
+    if not kinds:
+        done = {"type": "object", "properties": {"data": {"const": "[DONE]"}}, "required": ["data"]}
+        events = [done, _with_data(named[row.streams])]
+    error = _with_data(named[MessagesErrorBody], "error") if _anthropic(row) else _with_data(named[ErrorBody])
+    return {"anyOf": [*events, error]}
+
+
+def _with_data(data: Schema, name: str | None = None) -> Schema:
+    """An event of this name, or of none, with JSON as its data."""
+    holds: Schema = {"data": {"type": "string", "contentMediaType": _JSON, "contentSchema": data}}
+    if name is not None:
+        holds["event"] = {"const": name}
+    return {"type": "object", "properties": holds, "required": list(holds)}
+
+
+def _anthropic(row: Endpoint) -> bool:
+    return row.dialect == "anthropic"
 
 
 def _refusals(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
@@ -138,7 +167,7 @@ def _refusals(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
     codes |= {404, 408, 413, 415} if row.body is not None else set()
     codes |= {404} if "{" in path else set()
     codes |= set(row.more_codes)
-    error = named[MessagesErrorBody if row.dialect == "anthropic" else ErrorBody]
+    error = named[MessagesErrorBody if _anthropic(row) else ErrorBody]
     return {str(code): _refusal(code, error) for code in sorted(codes)}
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import secrets
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from phi4mini.results import TokenLogprob
+from phi4mini.server.answers import Incomplete, InputDetails, OutputDetails, Response, ResponseUsage
 from phi4mini.server.chat import logprob_of
 from phi4mini.server.choices import Choices, Progress
 from phi4mini.server.endpoint import Call, Stream
@@ -21,65 +22,6 @@ if TYPE_CHECKING:
     from phi4mini.server.responses import InputBody
 
 Item = dict[str, Any]
-
-
-class InputDetails(msgspec.Struct):
-    """Of the input."""
-
-    cached_tokens: int
-    cache_write_tokens: int = 0
-
-
-class OutputDetails(msgspec.Struct):
-    """Of the output."""
-
-    reasoning_tokens: int = 0
-
-
-class ResponseUsage(msgspec.Struct):
-    """Tokens of a request."""
-
-    input_tokens: int
-    input_tokens_details: InputDetails
-    output_tokens: int
-    output_tokens_details: OutputDetails
-    total_tokens: int
-
-
-class Incomplete(msgspec.Struct):
-    """Why a response is not complete."""
-
-    reason: Literal["max_output_tokens"]
-
-
-class Response(msgspec.Struct, kw_only=True):
-    """The response; `output` holds items of type message and function_call."""
-
-    id: str
-    created_at: int
-    model: str
-    status: Literal["in_progress", "completed", "incomplete"]
-    output: list[Item]
-    incomplete_details: Incomplete | None
-    usage: ResponseUsage | None
-    instructions: str | None
-    tools: list[dict[str, Any]]
-    tool_choice: Any
-    parallel_tool_calls: bool
-    text: dict[str, Any]
-    temperature: float
-    top_p: float
-    max_output_tokens: int | None
-    top_logprobs: int
-    metadata: dict[str, str]
-    user: str | None
-    seed: int
-    object: Literal["response"] = "response"
-    error: None = None
-    store: Literal[False] = False
-    background: Literal[False] = False
-    previous_response_id: None = None
-    truncation: Literal["disabled"] = "disabled"
 
 
 class ResponseAnswer:

@@ -10,13 +10,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from phi4mini.server.answers import Response
 from phi4mini.server.asks import Ask, chosen_tool, response_format
 from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, SamplingFields, Some
 from phi4mini.server.items import functions_from, turns_from
 from phi4mini.server.parts import closed_parts
-from phi4mini.server.response_events import Response, ResponseAnswer
+from phi4mini.server.response_events import ResponseAnswer
+from phi4mini.server.streamed import ResponseEvent
 
 _INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")  # the second: there is none to include
 
@@ -123,7 +125,7 @@ ENDPOINTS = [
         "Answer a conversation (OpenAI's Responses API, stateless).",
         body=InputBody,
         answer=Response,
-        streams=True,
+        streams=ResponseEvent,
         works=True,
         names=NAMES | {"max_new_tokens": "max_output_tokens"},
     ),
