@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.server.process import CHAT, asking
+from tests.server.process import CHAT, asking, serving
 
 HI = [{"role": "user", "content": "hi"}]
 ROUTES = {
@@ -73,6 +73,15 @@ def test_B7_unknown_fields_are_named_in_a_header(demo, path):
     assert answer.status == 200 and "set-cookie" not in answer.headers
     assert answer.headers["x-ignored-fields"] == "'a\\r\\nSet-Cookie: b', frequency_penality, 'z\\xfcrich'"
     assert "x-ignored-fields" not in demo.ask(path, ROUTES[path]).headers
+
+
+def test_B7_a_strict_server_refuses_unknown_fields(demo_store, tmp_path):
+    demo_store()
+    with serving(tmp_path, "--strict", "--kv-tokens", "4096") as strict:
+        for path, body in ROUTES.items():
+            assert strict.ask(path, body).status == 200
+            answer = strict.ask(path, body | {"frequency_penality": 2})
+            assert answer.status == 400 and "frequency_penality" in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ROUTES)

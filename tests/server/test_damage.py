@@ -1,8 +1,9 @@
-"""What breaks while it serves (rows D13, A9): a pass that fails, a process that dies, a file cut or replaced."""
+"""What breaks while it serves (rows D13, A9): a failing pass, a dying process, a file cut or replaced, a full disk."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -172,3 +173,19 @@ def test_no_answer_tells_where_the_model_lies(home, copied):
         assert [answer.status for answer in asked] == [200, 200, 200, 200, 404, 200, 200, 200, 404]
         assert asked[0].json["data"][0]["id"] == asked[5].json["model"] == copied.name
         assert not [answer for answer in asked if str(copied.parent) in answer.body.decode()]
+
+
+def test_a_full_disk_under_the_cached_prompts_stops_no_answer(home, tmp_path):
+    """The server may write no file larger than 64 KB, which is what a full disk is to it; a page has 784,008 bytes."""
+    with serving(tmp_path, *SMALL) as server:
+        most = resource.prlimit(server.worker, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.worker, resource.RLIMIT_FSIZE, (1 << 16, most[1]))
+        long = "The harbour was quiet and the boats lay still. " * 40
+        texts = [server.chat(f"{n}. {long}", 8).text for n in range(3)]
+        wait_until(lambda: "prefix cache: a page was not written: no space" in server.said)
+        assert server.said.count("prefix cache") == 1 and server.ready()
+        assert not list((tmp_path / "prefix").iterdir()), "nothing half written is left"
+        resource.prlimit(server.worker, resource.RLIMIT_FSIZE, most)
+        server.chat(f"Another one. {long}", 8)
+        wait_until(lambda: list((tmp_path / "prefix").glob("*.page")))
+        assert [server.chat(f"{n}. {long}", 8).text for n in range(3)] == texts
