@@ -113,3 +113,42 @@ def test_the_table_of_contributing_names_every_room():
     rooms = {p.name.removesuffix(".py") for p in (ROOT / "phi4mini").iterdir() if p.suffix == ".py" or p.is_dir()}
     shown = set(re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if line.startswith("| "))))
     assert {room for room in rooms if not room.startswith("_")} - {"config_json"} <= shown
+
+
+# ---- docs/faults.md
+
+FAULTS = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+
+
+def rows_told() -> dict[str, set[str]]:
+    """Row -> the files that the table names, `server: http, load` spelled out."""
+    told: dict[str, set[str]] = {}
+    for row, cell in re.findall(r"^\| ([A-G]\d+) \|.*\| ([^|]+) \|$", FAULTS.partition("## Not held")[0], re.MULTILINE):
+        assert row not in told, f"{row} is there twice"
+        told[row] = set()
+        for group in cell.split("; "):
+            folder, _, names = group.rpartition(": ")
+            told[row] |= {f"tests/{folder}/test_{name}.py".replace("//", "/") for name in names.split(", ")}
+    return told
+
+
+def rows_tested() -> dict[str, set[str]]:
+    """Row -> the files with a test that is named after it."""
+    tested: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name in re.findall(r"^def test_((?:[A-G]\d+_and_)*[A-G]\d+)_", path.read_text("utf-8"), re.MULTILINE):
+            for row in name.split("_and_"):
+                tested.setdefault(row, set()).add(name_of(path))
+    return tested
+
+
+def test_the_table_of_faults_names_the_tests_that_there_are():
+    assert rows_told() == rows_tested()
+
+
+def test_the_table_of_faults_is_whole_and_counted():
+    missing = re.findall(r"[A-G]\d+", "".join(re.findall(r"^\| ([^|]+) \|", FAULTS.partition("## Not held")[2], re.M)))
+    count, held = map(int, re.findall(r"Of (\d+) rows (\d+) are held", FAULTS)[0])
+    assert len(rows_told()) == held >= 60 and held + len(set(missing) - set(rows_told())) == count
+    longest = {"A": 14, "B": 18, "C": 11, "D": 15, "E": 10, "F": 15, "G": 11}
+    assert {*rows_told(), *missing} == {f"{letter}{n}" for letter, most in longest.items() for n in range(1, most + 1)}
