@@ -218,7 +218,7 @@ def test_D3_what_just_fits_is_answered(demo):
         {"5": None},
         [5],
     ],
-    ids=str,
+    ids=lambda bias: str(bias)[:20],
 )
 def test_D4_biases_that_are_none(demo, bias):
     answer = demo.ask(CHAT, asking("hi", 1, logit_bias=bias))
