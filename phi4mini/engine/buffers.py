@@ -19,9 +19,10 @@ from phi4mini.weights.arrays import Weights
 if TYPE_CHECKING:
     from phi4mini.engine.forward import Batch
 
-MAX_ROWS = 256  # of one pass: longer prompts go in chunks, which changes no bit; 512 are no faster and take 35 MB more
+MAX_ROWS = 258  # of one pass, whole tiles of 3: longer prompts go in chunks, which changes no bit; 512 are no faster
 MAX_OUTPUTS = 64  # rows of logits of one pass: 64 x 200,064 f32 are 51 MB
 PARTIAL_ROWS = 5120  # rows x chunks of attention's partial results: 64 MB at Phi-4-mini's size
+OFF_POWER = 64  # floats that keep the rows of the widest array from falling into the same few sets of a cache
 PADDING = 12  # rows past the last that a register tile may compute
 SLACK = 64 * 1024  # bytes of one thread's scratch beyond need, so that threads share no page
 
@@ -62,7 +63,7 @@ class Buffers:
         self._sinks: dict[tuple[str, str, int], Sink] = {}
         self.x = aligned((rows, c.hidden_size))
         self.qkv = aligned((rows, c.qkv_rows))
-        self.gate_up = aligned((rows, 2 * c.intermediate_size))
+        self.gate_up = aligned((rows, 2 * c.intermediate_size + OFF_POWER))
         self.q = aligned((rows, c.num_heads * c.head_dim * 4), np.uint8)
         self.q_scale = aligned((rows, c.num_heads))
         self.q_start = aligned((rows, c.num_heads), np.int32)

@@ -118,7 +118,8 @@ class Network:
     def _attention(self, index: int, weight: np.ndarray, qkv: Matrix, o: Matrix, rows: int, tall: int) -> list[Call]:
         c, b = self.config, self.buffers
         shape = {"heads": c.num_heads, "kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
-        kind, pool = self.layout.kind, {"pool": self.cache[0, index], "page_stride": self.cache.strides[0]}
+        kind = self.layout.kind
+        pool: dict[str, int | np.ndarray] = {"pool": self.cache[:, index], "page_stride": self.cache.strides[0]}
         into, out = b.sink("hidden", qkv), b.sink("attention", o)
         return [
             self._norm(b.x, weight, b.rows, into),
@@ -146,9 +147,12 @@ class Network:
         return [
             self._norm(b.x, weight, b.rows, into),
             self._matmul(gate_up, into, b.gate_up, rows, residual=False),
-            Call(swiglu.swiglu(format=out.format, cols=down.cols), x=b.gate_up, rows=b.rows, **out.arguments),
+            Call(
+                swiglu.swiglu(format=out.format, cols=down.cols),
+                x=b.gate_up, stride=b.gate_up.strides[0], rows=b.rows, **out.arguments,
+            ),
             self._matmul(down, out, b.x, rows, residual=True),
-        ]
+        ]  # fmt: skip
 
     def _head(self, outputs: int) -> list[Call]:
         b, head = self.buffers, self.weights.head

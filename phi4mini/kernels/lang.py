@@ -314,6 +314,14 @@ class Kernel(Dots):
         """Give the core away for a moment (POSIX sched_yield; the symbol resolves in the process)."""
         self.b.call(self.declare("sched_yield", I32, []), [])
 
+    def library(self, name: str, *args: V) -> None:
+        """Call a function of the C library that takes pointers and returns an int, which is not looked at."""
+        self.b.call(self.declare(name, I32, [a.type for a in args]), [a.v for a in args])
+
+    def call(self, address: V, block: V, tid: V, threads: V) -> None:
+        """Call a kernel by its address."""
+        self.b.call(self.b.inttoptr(address.v, SIGNATURE.as_pointer()), [block.v, tid.v, threads.v])
+
     def cycles_now(self) -> V:
         """The time-stamp counter."""
         return V(self, self.b.call(self.declare("llvm.readcyclecounter", I64, []), []))

@@ -8,8 +8,8 @@ For each output the sum goes over runs of inputs in ascending order, starting fr
 
 `rows_few` (1 to 8 rows, 16 for the head; decode, a few streams, speculation) streams the weights once and unpacks them
 in registers: bound by memory. `rows_many` (prefill) unpacks a panel of 256 to 1,024 inputs x 64 outputs into a cache of
-its core and runs a register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone, so
-the number of rows never changes a bit.
+its core and runs a register tile over all rows: bound by the dot units. Both leave every output's operations and their
+order alone, so the number of rows never changes a bit.
 
 Upper nibbles stay multiplied by 16 where that is free (`high_factor`); 1/16 goes into the scale, which is exact.
 """
@@ -37,7 +37,7 @@ def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Sp
 
 
 def panel_inputs() -> int:
-    """Inputs of a panel. The longer, the less traffic of partial sums: 512 in an L1 of 48 KB (8 % over 256 on Zen 5); an
+    """Inputs of a panel. The longer, the less traffic of partial sums: 512 in an L1 of 48 KB (8 % over 256 on Zen 5);
     L2 keeps up with cores of one dot product a cycle, whose L1 is smaller (1,024: 4 % over 256 on Zen 4).
     """
     if cpu().l1 >= _LARGE_L1:
@@ -136,13 +136,20 @@ def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool, pane
     tall = tile_rows(wide)
     at = _Panel(k.scratch.at(k.tid * k.scratch_stride), panel, wide)
     rows = k.load(k.rows, I64, align=8)
+    tiles = k.strips // wide
+    following = k.var(I64, k.fetch_add(k.ticket, 1))
     with k.until() as leave:
-        tile = k.fetch_add(k.ticket, 1)
-        leave(tile >= k.strips // wide)
+        tile = following.get()
+        leave(tile >= tiles)
+        following.set(k.fetch_add(k.ticket, 1))
+        to_next = (k.minimum(following.get(), tiles - 1) - tile) * (wide * f.strip_bytes(cols))
         base = k.weights.at(tile * (wide * f.strip_bytes(cols)))
         for first in k.span(0, cols, panel):
             width = k.minimum(k.like(cols, first) - first, panel) if cols % panel else k.like(panel, first)
-            _unpack_panel(k, f, base, first, width, at, cols)
+            here = first // f.superblock * f.superblock_bytes
+            whole = k.like(panel // f.superblock * f.superblock_bytes, here)
+            ahead = k.select(first + panel < cols, whole, to_next - here)
+            _unpack_panel(k, f, base, first, width, at, cols, ahead)
             for row in k.span(0, rows, tall):
                 out = k.out.at(tile * (wide * LINE) + row * k.out_stride)
                 _tile(k, f, at, first, width, row, out, tall, cols, residual)
@@ -172,8 +179,8 @@ class _Panel:
         return self.scale(group, strip).at(self.inputs // f.group * self.wide * LINE)
 
 
-def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Panel, cols: int) -> None:
-    next_panel = panel.inputs // f.superblock * f.superblock_bytes  # it is fetched while this one is multiplied
+def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Panel, cols: int, ahead: V) -> None:
+    """Integers and scales of one panel; the next one, `ahead` bytes away, is fetched while this one is multiplied."""
     for s in range(panel.wide):
         for step in k.span(0, width // 64):
             unit = first // 64 + step
@@ -183,7 +190,7 @@ def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Pan
             levels = _first_level(k, f, header)
             for i in range(64 * f.bits // 8 // 4):
                 line = k.load(lines.at(i * LINE), vec(I8, 64))
-                k.prefetch(lines.at(i * LINE + next_panel))
+                k.prefetch(lines.at(ahead + i * LINE))
                 k.store(panel.line(step * 16 + i, s), k.low_nibble(line) if f.bits == 4 else line)
                 if f.bits == 4:
                     k.store(panel.line(step * 16 + (i + 8), s), k.high_nibble(line))

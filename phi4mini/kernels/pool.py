@@ -4,24 +4,30 @@ operations.
 A `Program` is a list of calls, each a kernel and its block of 64-bit arguments. `Pool.run` wakes the workers, and
 every thread walks the whole list, doing its share of each operation. The caller is thread 0. Arguments are read when
 an operation starts, so they may be patched between runs.
+
+Workers wait in native code, on a condition variable of the C library's, and never come back to Python while the pool is
+open: with Python busy elsewhere (a server writing to its clients) a worker that needs the interpreter's lock to begin
+would be late by up to 5 ms, and everybody with it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from functools import partial
-from operator import call
 
 import numpy as np
 
 from phi4mini.kernels import build
 from phi4mini.kernels.crew import Crew
-from phi4mini.kernels.lang import I64, PTR, SIGNATURE, Kernel, Spec, V, kernel
+from phi4mini.kernels.lang import I64, PTR, Kernel, Spec, V, kernel
 
 _SPINS_BEFORE_YIELD = 2000  # about 50 us of pauses: longer than any wait on an undisturbed machine
+_SPINS_BEFORE_SLEEP = 10_000  # between passes; waking who sleeps takes 160 us on a virtual machine
+# The mailbox: number of the pass << 16 | its threads; what they run (0: the end), and its argument; mutex; condition.
+_FUNCTION, _BLOCK, _MUTEX, _CONDITION, _MAILBOX = 8, 16, 128, 256, 384  # bytes
+_MOST_THREADS = 0xFFFF
 
 
 class Call:
@@ -57,15 +63,18 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._run, self._profile = (build.library().function(run_program(profile=p)) for p in (False, True))
-        self._barrier = aligned(256, np.uint8)
+        library = build.library()
+        walks = [run_program(profile=p) for p in (False, True)]
+        self._lead, self._await = library.function(lead()), library.function(await_passes())
+        library.need(walks)
+        self._walks = [library.address(walk) for walk in walks]
+        self._barrier, self._mailbox = aligned(256, np.uint8), aligned(_MAILBOX, np.uint8)
         self._block = np.zeros(4, np.int64)
-        self._native, self._size = self._run, threads
+        self._call = np.zeros(4, np.int64)
+        self._passes = 0
         self._closed = False
-        self._go = [threading.Lock() for _ in range(threads - 1)]
-        for go in self._go:
-            go.acquire()  # held but for the moment between a run's start and its worker's
-        self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True) for i in range(threads - 1)]
+        _make_condition(self._mailbox.ctypes.data)
+        self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True) for i in range(1, threads)]
         for worker in self._workers:
             worker.start()
 
@@ -73,42 +82,98 @@ class Pool:
         """Run all calls of a program; with `profile`, program.cycles[i] .. [i + 1] brackets call i in time-stamp
         cycles.
 
-        Waking the workers and joining them is one call for the interpreter: a KeyboardInterrupt comes before or
-        after, never between, where it would leave the workers at a barrier without thread 0.
+        Waking the workers and taking part is one native call: a KeyboardInterrupt comes before or after, never between,
+        where it would leave the workers at a barrier without thread 0.
         """
         if self._closed:
             raise RuntimeError("the pool is closed")
         if not program.calls:
             return
-        self._native = self._profile if profile else self._run
         self._block[:] = (
             program.table.ctypes.data,
             len(program.calls),
             self._barrier.ctypes.data,
             program.cycles.ctypes.data,
         )
-        self._size = program.crew.size() if program.crew else self.threads
-        mine = partial(self._native, self._block.ctypes.data, 0, self._size)
+        size = program.crew.size() if program.crew else self.threads
         start = time.perf_counter()
-        deque(map(call, [*(go.release for go in self._go[: self._size - 1]), mine]), maxlen=0)  # type: ignore[arg-type]
+        self._post(self._walks[profile], size)
         if program.crew:
             program.crew.note(time.perf_counter() - start)
 
     def close(self) -> None:
         """End the workers; a closed pool cannot run."""
-        self._closed = True
-        for go in self._go:
-            go.release()
+        if not self._closed:
+            self._closed = True
+            self._post(0, 1)
         for worker in self._workers:
             worker.join()
-        self._go, self._workers = [], []
+        self._workers = []
+
+    def _post(self, function: int, size: int) -> None:
+        self._passes += 1
+        word = self._passes << 16 | size
+        self._call[:] = self._mailbox.ctypes.data, word, function, self._block.ctypes.data
+        self._lead(self._call.ctypes.data, 0, size)
 
     def _work(self, index: int) -> None:
-        while True:
-            self._go[index].acquire()
-            if self._closed:
-                return
-            self._native(self._block.ctypes.data, index + 1, self._size)
+        block = np.array([self._mailbox.ctypes.data], np.int64)
+        self._await(block.ctypes.data, index, 0)
+
+
+def _make_condition(mailbox: int) -> None:
+    library = ctypes.CDLL(None)
+    for init, at in ((library.pthread_mutex_init, _MUTEX), (library.pthread_cond_init, _CONDITION)):
+        if error := init(ctypes.c_void_p(mailbox + at), None):
+            raise OSError(error, "cannot make a condition variable")
+
+
+@kernel("mailbox:ptr word:int program:int block:ptr")
+def lead(k: Kernel) -> None:
+    """Thread 0 of a pass: have the others begin it, and take part."""
+    mutex = k.mailbox.at(_MUTEX)
+    k.library("pthread_mutex_lock", mutex)
+    k.store(k.mailbox.at(_FUNCTION), k.program)
+    k.store(k.mailbox.at(_BLOCK), k.block)
+    k.publish(k.mailbox, k.word)
+    k.library("pthread_cond_broadcast", k.mailbox.at(_CONDITION))
+    k.library("pthread_mutex_unlock", mutex)
+    with k.when(k.program > 0):
+        k.call(k.program, k.block, k.tid, k.threads)
+
+
+@kernel("mailbox:ptr")
+def await_passes(k: Kernel) -> None:
+    """A worker's life: wait for a pass, take part if it is one of the threads asked for, until the pool closes."""
+    seen = k.var(I64, 0)
+    mutex = k.mailbox.at(_MUTEX)
+    with k.until() as leave:
+        _spin(k, k.mailbox, seen.get(), _SPINS_BEFORE_SLEEP)
+        k.library("pthread_mutex_lock", mutex)
+        with k.until() as awake:
+            awake(k.observe(k.mailbox) > seen.get())
+            k.library("pthread_cond_wait", k.mailbox.at(_CONDITION), mutex)
+        seen.set(k.observe(k.mailbox))
+        function = k.load(k.mailbox.at(_FUNCTION), I64)
+        block = k.load(k.mailbox.at(_BLOCK), PTR)
+        k.library("pthread_mutex_unlock", mutex)
+        leave(function.equals(0))
+        threads = seen.get() & _MOST_THREADS
+        with k.when(k.tid < threads):
+            k.call(function, block, k.tid, threads)
+
+
+def _spin(k: Kernel, word: V, seen: V, most: int | None = None) -> None:
+    """Wait for a number to grow, or until `most` looks at it; whoever needs the core gets it."""
+    spins = k.var(I64, 0)
+    with k.until() as leave:
+        leave(k.observe(word) > seen)
+        if most:
+            leave(spins.get() > most)
+        k.pause()
+        spins.set(spins.get() + 1)
+        with k.when(spins.get() > _SPINS_BEFORE_YIELD):
+            k.yield_cpu()
 
 
 @kernel("table:ptr count:int barrier:ptr cycles:ptr")
@@ -119,9 +184,7 @@ def run_program(k: Kernel, profile: bool) -> None:
             with k.when(k.tid.equals(0)):
                 k.store(k.cycles.at(i * 8), k.cycles_now())
         entry = k.table.at(i * 16)
-        function = k.b.inttoptr(k.load(entry, I64).v, SIGNATURE.as_pointer())
-        block = k.load(entry.at(8), PTR)
-        k.b.call(function, [block.v, k.tid.v, k.threads.v])
+        k.call(k.load(entry, I64), k.load(entry.at(8), PTR), k.tid, k.threads)
         _meet(k, k.barrier)
     if profile:
         with k.when(k.tid.equals(0)):
@@ -141,13 +204,7 @@ def _meet(k: Kernel, barrier: V) -> None:
             k.publish(barrier, k.const(I64, 0))
             k.publish(generation, before + 1)
         with otherwise:
-            spins = k.var(I64, 0)
-            with k.until() as leave:
-                leave(k.observe(generation) > before)
-                k.pause()
-                spins.set(spins.get() + 1)
-                with k.when(spins.get() > _SPINS_BEFORE_YIELD):
-                    k.yield_cpu()
+            _spin(k, generation, before)
 
 
 def aligned(shape: int | tuple[int, ...], dtype: type | np.dtype = np.float32, alignment: int = 64) -> np.ndarray:

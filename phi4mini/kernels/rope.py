@@ -20,8 +20,8 @@ def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, 
     """qkv f32 (rows, (heads + 2 kv_heads) * head_dim), rotated in place; cos, sin f32 (rows, half).
 
     pages i64 (rows,) page number and slots i64 (rows,) token in page, where each row's K and V go; pool the layer's
-    part of page 0, page_stride bytes from page to page. q s8 or f32 (rows, heads, head_dim); int8 only: q_scale f32 and q_start i32 = -128 * sum(q), both (rows,
-    heads).
+    part of page 0, page_stride bytes from page to page. q s8 or f32 (rows, heads, head_dim); int8 only: q_scale f32 and
+    q_start i32 = -128 * sum(q), both (rows, heads).
     """
     layout = KVLayout(kind, head_dim, kv_heads)
     units = heads + 2 * kv_heads

@@ -6,12 +6,12 @@ from phi4mini.kernels.lang import I64, Kernel, V, kernel
 from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, store_block
 
 
-@kernel("x:ptr rows:ptr " + SINK_FIELDS)
+@kernel("x:ptr stride:int rows:ptr " + SINK_FIELDS)
 def swiglu(k: Kernel, format: str, cols: int) -> None:
-    """x f32 (rows, 2 * cols) to activations (rows, cols)."""
+    """x f32 (rows, 2 * cols), `stride` bytes from row to row, to activations (rows, cols)."""
 
     def part(row: V, first: V, end: V) -> None:
-        x = k.x.at(row * (2 * cols * 4))
+        x = k.x.at(row * k.stride)
         for block, odd in pairs_of_blocks(k, cols, first, end):
             halves = []
             for i in range(2):

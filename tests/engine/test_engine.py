@@ -193,7 +193,7 @@ def test_logprobs_are_those_of_the_logits(engine: Engine) -> None:
     assert engine.logprobs(ids[:1]).shape == (0,)
 
 
-@pytest.mark.parametrize("rows", [512, 40, 1])
+@pytest.mark.parametrize("rows", [258, 40, 1])
 def test_prompt_logprobs_are_logprobs(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """For prompts of several passes (64 rows of logits each, or fewer), beside a request that decodes, and of one
     token; the prompt repeats itself, so that the engine would like to guess.

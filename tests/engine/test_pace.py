@@ -7,6 +7,7 @@ from itertools import cycle
 
 import pytest
 
+from phi4mini.engine.buffers import MAX_ROWS
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.pace import LEAST, LONGER, Pace
 from phi4mini.engine.params import SamplingParams
@@ -139,5 +140,5 @@ def test_F8_a_prompt_has_so_many_rows_beside_who_draws_and_all_when_alone() -> N
         assert (made.scheduler.drawing_rows, made.scheduler.prompt_rows) == (1, 10)
     computed = long.cached
     made.step()
-    assert long.cached == computed + 512
+    assert long.cached == computed + MAX_ROWS
     tiny.finish(made, [long])

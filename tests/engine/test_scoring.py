@@ -10,6 +10,7 @@ import pytest
 
 from phi4mini import reference
 from phi4mini.config import RopeMode
+from phi4mini.engine.buffers import MAX_ROWS
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request
@@ -39,7 +40,7 @@ def test_hidden_states_are_the_references(length: int, rope: RopeMode) -> None:
     ids = tiny.ids(length)
     passes = list(engine("f32", kv="f32").hidden(ids, rope))
     assert [(start, part.shape, part.dtype) for start, part in passes] == [
-        (start, (min(512, length - start), 128), np.float32) for start in range(0, length, 512)
+        (start, (min(MAX_ROWS, length - start), 128), np.float32) for start in range(0, length, MAX_ROWS)
     ]
     want = reference.hidden(tiny.dense_arrays(weights("f32")), ids, rope, np.float64)
     assert np.abs(whole(passes) - want).max() < 2e-4
@@ -86,7 +87,7 @@ def test_scoring_takes_few_rows_beside_others_and_many_alone() -> None:
     passes = made.hidden(tiny.ids(600))
     assert [len(next(passes)[1]) for _ in range(2)] == [9, 9]
     made.abort(request)
-    assert [len(part) for _, part in passes] == [512, 70]
+    assert [len(part) for _, part in passes] == [MAX_ROWS, MAX_ROWS, 582 - 2 * MAX_ROWS]
 
 
 @pytest.mark.parametrize("use", ["score", "hidden", "score_logprobs"])

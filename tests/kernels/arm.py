@@ -214,7 +214,7 @@ class _Memory:
 
 def _regions(arrays: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
     """(start, end) of the memory of some arrays; views of the same array are one region."""
-    starts = sorted((a.ctypes.data, a.ctypes.data + max(1, a.nbytes)) for a in arrays)
+    starts = sorted((first, max(end, first + 1)) for first, end in map(np.lib.array_utils.byte_bounds, arrays))
     start, end = starts[0]
     for a, b in starts[1:]:
         if a >= end:

@@ -61,8 +61,8 @@ class Case:
     def product(
         self, rows: int, first: int = 0, residual: bool = False, threads: int = 1, panel: int | None = None
     ) -> np.ndarray:
-        """Rows first .. first + rows - 1 through the kernel for that many rows, or through `rows_many` with a panel: f32
-        (rows, outputs).
+        """Rows first .. first + rows - 1 through the kernel for that many rows, or `rows_many` with a panel: f32 (rows,
+        outputs).
         """
         strips = len(self.matrix.strips())
         width = strips * LANES

@@ -85,7 +85,8 @@ def attend(
     run(
         Call(
             attention.attend(kind=kind, heads=heads, kv_heads=kv_heads, head_dim=dim, tall=tall),
-            q=q, q_scale=q_scale, q_start=q_start, pool=pool.bytes, page_stride=pool.layout.page_bytes, tiles=np.array(tiles, np.int64), counts=counts,
+            q=q, q_scale=q_scale, q_start=q_start, pool=pool.bytes, page_stride=pool.layout.page_bytes,
+            tiles=np.array(tiles, np.int64), counts=counts,
             partial=partial, scale=dim**-0.5 * rope.mix_factor(kind, dim), window=window, ticket=word(0),
             scratch=aligned(stride * threads, np.uint8), scratch_stride=stride,
         ),

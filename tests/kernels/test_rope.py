@@ -42,7 +42,8 @@ class Append:
         spec = rope.rope_append(kind=kind, heads=heads, kv_heads=kv_heads, head_dim=dim, half=half)
         call = Call(
             spec, qkv=self.qkv, cos=fitted(self.cos), sin=fitted(self.sin), rows=word(ROWS), pages=self.pages,
-            slots=self.slots, pool=self.pool.bytes, page_stride=self.pool.layout.page_bytes, q=self.q, q_scale=self.q_scale, q_start=self.q_start,
+            slots=self.slots, pool=self.pool.bytes, page_stride=self.pool.layout.page_bytes,
+            q=self.q, q_scale=self.q_scale, q_start=self.q_start,
         )  # fmt: skip
         run(call, threads=threads)
 

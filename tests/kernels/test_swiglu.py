@@ -13,7 +13,9 @@ from tests.kernels.harness import U, fitted, gamma, run, same, sink, word
 def activated(x: np.ndarray, format: str = "f32", threads: int = 1) -> dict[str, np.ndarray]:
     rows, cols = x.shape[0], x.shape[1] // 2
     out = sink(format, rows, cols)
-    run(Call(swiglu.swiglu(format=format, cols=cols), x=fitted(x), rows=word(rows), **out), threads=threads)
+    x = fitted(x)
+    call = Call(swiglu.swiglu(format=format, cols=cols), x=x, stride=x.strides[0], rows=word(rows), **out)
+    run(call, threads=threads)
     return {name: a[:rows] for name, a in out.items()}
 
 
