@@ -33,6 +33,7 @@ from benchmarks.workers import Worker, WorkerFailed
 from phi4mini.kernels.cpu import cpu
 
 RESULTS = Path(__file__).parent / "results"
+_TURNS = 4  # questions of each user: enough for the end of a phase, when some have none left, to weigh little
 STREAMS, _STEPS, _DEPTH = 8, 32, 64  # of the peer: about the length of the shipped prompts with their chat format
 _FIGURES = (
     *("completed", "failed", "duration", "total_input_tokens", "total_output_tokens", "request_throughput"),
@@ -115,7 +116,7 @@ class Load:
         """One phase; its prompts are in nobody's cache unless --no-salt leaves them there."""
         self._phases += 1
         salt = f"phase-{os.getpid()}-{self._phases}" if self._a.salt else None
-        requests = max(self._a.requests or len(self.bodies), users)
+        requests = max(self._a.requests or max(len(self.bodies), _TURNS * users), users)
         return asyncio.run(closed_loop(self.target, self.bodies, users, requests, salt, self._a.timeout))
 
 
@@ -211,7 +212,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--users", type=_numbers, default=[1, 2, 4, 8], help="such as 1,2,4,8")
     p.add_argument("--data", type=Path, help="JSONL with messages, prompt or question; default a few rows of our own")
     p.add_argument("--prompts", type=int, default=16, help="conversations to take")
-    p.add_argument("--requests", type=int, help="of each number of users; default one for each prompt")
+    p.add_argument("--requests", type=int, help="of each number of users; default each prompt once, and 4 a user")
     p.add_argument("--max-tokens", type=int, default=64, help="of an answer")
     p.add_argument("--ignore-eos", action="store_true", help="have every answer go on to --max-tokens")
     p.add_argument("--slo", type=_limits, default={"ttft": 500.0}, help="such as ttft:500,tpot:100, in ms")
