@@ -64,6 +64,7 @@ class Runner:
         self._live: dict[int, _Live] = {}
         self._jobs: list[tuple[Iterator[Any], Future[Any], list[Any]]] = []
         self._model: Model | None = None
+        self._loaded = False
         self._used = time.monotonic()
         self._thread = threading.Thread(target=self._loop, name="phi4mini-runner", daemon=True)
         self.crashes = 0
@@ -88,8 +89,8 @@ class Runner:
 
     @property
     def loaded(self) -> bool:
-        """Whether the model is in memory; when it is not, the next run opens it."""
-        return self._model is not None
+        """Whether the model is in memory, until all of it was given back; when it is not, the next run opens it."""
+        return self._loaded
 
     @property
     def model(self) -> Model | None:
@@ -162,7 +163,7 @@ class Runner:
 
     def _first_model(self, opened: Callable[[Model], None], future: Future[None]) -> None:
         try:
-            self._model = self._open()
+            self._model, self._loaded = self._open(), True
             opened(self._model)
             self._used = time.monotonic()
             future.set_result(None)
@@ -172,7 +173,7 @@ class Runner:
     def _ready_model(self) -> Model:
         if self._model is None:
             try:
-                self._model, self.failure = self._open(), None
+                self._model, self._loaded, self.failure = self._open(), True, None
             except Exception as error:
                 self.failure, self._failed_at = error, time.monotonic()
                 self._fault("opening the model", error)
@@ -189,6 +190,7 @@ class Runner:
             self._fault("closing the model", error)
         del model
         gc.collect()  # its parts refer to each other: without this the memory would stay until some later collection
+        self._loaded = False
 
     def _add(self, live: _Live) -> None:
         self._live[id(live.run.request)] = live
