@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phi4mini.config import Config, KvFormat
-from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS, PADDING, PARTIAL_ROWS
+from phi4mini.engine.buffers import MAX_ROWS, OUTPUT_ROWS, PADDING, PARTIAL_ROWS
 from phi4mini.formats import Format
 from phi4mini.kernels.attention import partial_floats
 from phi4mini.weights.names import arrays
@@ -63,7 +63,7 @@ def weight_bytes(config: Config, formats: Mapping[str, Format]) -> int:
 
 def compute_bytes(config: Config) -> int:
     """Bytes of the engine's working arrays when a pass is as large as it gets; a short prompt touches a fraction."""
-    c, rows, outputs = config, MAX_ROWS + PADDING, 2 * MAX_OUTPUTS + PADDING
+    c, rows, outputs = config, MAX_ROWS + PADDING, OUTPUT_ROWS
     residual = rows * (c.hidden_size + c.qkv_rows + 2 * c.intermediate_size) * 4
     activations = rows * (c.hidden_size + c.q_rows + c.intermediate_size) * 4  # as float32; a quarter when quantised
     queries = rows * c.q_rows * 4

@@ -24,6 +24,7 @@ MAX_OUTPUTS = 64  # rows of logits of one pass: 64 x 200,064 f32 are 51 MB
 PARTIAL_ROWS = 5120  # rows x chunks of attention's partial results: 64 MB at Phi-4-mini's size
 OFF_POWER = 64  # floats that keep the rows of the widest array from falling into the same few sets of a cache
 PADDING = 12  # rows past the last that a register tile may compute
+OUTPUT_ROWS = MAX_OUTPUTS + PADDING
 SLACK = 64 * 1024  # bytes of one thread's scratch beyond need, so that threads share no page
 
 
@@ -58,7 +59,7 @@ class Buffers:
     """Arrays by role; a leading dimension of `rows` is the largest pass plus padding."""
 
     def __init__(self, config: Config, weights: Weights, threads: int) -> None:
-        c, rows, outputs = config, MAX_ROWS + PADDING, 2 * MAX_OUTPUTS + PADDING  # the head takes two rows for one
+        c, rows, outputs = config, MAX_ROWS + PADDING, OUTPUT_ROWS
         self.config, self.capacity = c, rows
         self._sinks: dict[tuple[str, str, int], Sink] = {}
         self.x = aligned((rows, c.hidden_size))
@@ -72,11 +73,12 @@ class Buffers:
         self.sin = aligned((rows, c.rotary_dim // 2))
         self.positions, self.pages, self.slots = (aligned(rows, np.int64) for _ in range(3))
         self.tiles = aligned((rows, attention.TILE_WORDS), np.int64)
-        self.rows, self.outputs, self.head_rows, self.counts = (aligned(8, np.int64) for _ in range(4))
+        self.rows, self.outputs, self.counts = (aligned(8, np.int64) for _ in range(3))
         self.wanted = aligned(outputs, np.int64)
         self.picked = aligned((outputs, c.hidden_size))
         self.logits = aligned((outputs, len(weights.head.strips()) * 16))
-        self.tickets = aligned((5 * c.num_layers + 1, 8), np.int64)
+        self.floors = aligned(outputs)
+        self.tickets = aligned((5 * c.num_layers + 2, 8), np.int64)
         self.tickets_used = 0
         self._scratch(c, weights, threads)
         self._tables: list[np.ndarray] = []
@@ -85,7 +87,7 @@ class Buffers:
         """Where `matrix` reads its activations; one for each role, format and width."""
         key = role, matrix.format.name, matrix.cols
         if key not in self._sinks:
-            self._sinks[key] = Sink(matrix, len(self.picked) if role == "output" else self.capacity)
+            self._sinks[key] = Sink(matrix, 2 * OUTPUT_ROWS if role == "output" else self.capacity)
         return self._sinks[key]
 
     def ticket(self) -> int:
@@ -108,7 +110,7 @@ class Buffers:
         self.x[:n] = embed.rows_at(batch.ids)
         for name in ("positions", "pages", "slots", "cos", "sin"):
             getattr(self, name)[:n] = getattr(batch, name)
-        self.rows[0], self.outputs[0], self.head_rows[0] = n, outputs, 2 * outputs
+        self.rows[0], self.outputs[0] = n, outputs
         self.wanted[:outputs] = batch.wanted
         tiles = self._cut(batch, tall)
         self.tiles[: len(tiles)] = tiles

@@ -3,7 +3,7 @@
     x = embed[ids]
     layer:  a = rmsnorm(x)      q, k, v = rope(qkv a)      o = attend(q, cache)      x += o_proj o
             a = rmsnorm(x)      h = silu(gate a) * up a                              x += down h
-    logits = head rmsnorm(x[wanted])
+    logits = head rmsnorm(x[wanted]), the likely ones looked at twice (kernels/refine.py)
 
 `Batch` says which tokens of which sequences to compute; rows of any mix of sequences go through together, and no
 row's bits depend on its neighbours. Inputs of a step are written into fixed buffers, so a program is patched nowhere
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from phi4mini.config import Config
-from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS, Buffers, Sink
+from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS, OUTPUT_ROWS, Buffers, Sink
 from phi4mini.errors import BadInput
 from phi4mini.formats import Matrix
-from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, rope, swiglu
+from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, refine, rope, swiglu
 from phi4mini.kernels.crew import Crew
 from phi4mini.kernels.kv import KVLayout
 from phi4mini.kernels.lang import Spec
@@ -156,15 +156,27 @@ class Network:
 
     def _head(self, outputs: int) -> list[Call]:
         b, head = self.buffers, self.weights.head
-        into, fine = b.sink("output", head), head.format.block
-        pick = Call(copy.gather(cols=self.config.hidden_size), x=b.x, index=b.wanted, rows=b.outputs, out=b.picked)
-        norm = self._norm(b.picked, self.weights.norm, b.outputs, into, fine)
-        if not fine:
-            return [pick, norm, self._matmul(head, into, b.logits, outputs, residual=False, count=b.outputs)]
-        product = self._matmul(head, into, b.logits, 2 * outputs, residual=False, count=b.head_rows)
-        return [pick, norm, product, Call(copy.add_pairs(), x=b.logits, rows=b.outputs, stride=b.logits.strides[0])]
+        into, fine = b.sink("output", head), OUTPUT_ROWS if head.format.block else 0
+        calls = [
+            Call(copy.gather(cols=self.config.hidden_size), x=b.x, index=b.wanted, rows=b.outputs, out=b.picked),
+            self._norm(b.picked, self.weights.norm, b.outputs, into, fine),
+            self._matmul(head, into, b.logits, outputs, residual=False, count=b.outputs),
+        ]
+        return calls + (self._second_look(into, fine) if fine else [])
 
-    def _norm(self, x: np.ndarray, weight: np.ndarray, rows: np.ndarray, into: Sink, fine: bool = False) -> Call:
+    def _second_look(self, x: Sink, fine: int) -> list[Call]:
+        b, head = self.buffers, self.weights.head
+        stride, strips = b.logits.strides[0], len(head.strips())
+        return [
+            Call(refine.floors(), logits=b.logits, stride=stride, strips=strips, rows=b.outputs, floors=b.floors),
+            Call(
+                refine.refine(format=head.format.name, cols=head.cols, fine=fine),
+                weights=head.data, out=b.logits, out_stride=stride, strips=strips, rows=b.outputs, floors=b.floors,
+                ticket=b.ticket(), **x.arguments,
+            ),
+        ]  # fmt: skip
+
+    def _norm(self, x: np.ndarray, weight: np.ndarray, rows: np.ndarray, into: Sink, fine: int = 0) -> Call:
         spec = norm.rmsnorm(format=into.format, cols=self.config.hidden_size, fine=fine)
         return Call(spec, x=x, weight=weight, eps=self.config.rms_norm_eps, rows=rows, **into.arguments)
 
@@ -181,7 +193,7 @@ class Network:
         spec = matmul_spec(w, rows, residual)
         if not w.format.block:
             return Call(spec, **common, x=x.q, rows=b.rows if count is None else count, ticket=b.ticket())
-        if rows <= matmul.HEAD_ROWS:
+        if rows <= matmul.FEW:
             return Call(spec, **common, **x.arguments)
         return Call(
             spec,

@@ -37,7 +37,8 @@ NAMES = {  # kernels that are no product, as people call them
     "merge": "merge",
     "swiglu": "swiglu",
     "gather": "head rows",
-    "add_pairs": "head rows",
+    "floors": "second look",
+    "refine": "second look",
 }
 _T = TypeVar("_T")
 OUTSIDE = ("prepare", "threads", "draw")  # Python before the kernels; waking and joining threads; Python after them
@@ -173,7 +174,7 @@ class Splitter:
     def _part(self, call: Call, ran: Ran) -> tuple[str, Part]:
         """A call's name and what it needs; its time is not known here."""
         fields = [name for name, _ in call.spec.fields]
-        if "weights" in fields:
+        if "weights" in fields and call.spec.emit.__name__ not in NAMES:
             name, matrix = self._matrices[int(call.block[fields.index("weights")])]
             rows = ran.outputs if name == "head" else len(ran.positions)
             return name, Part(1, bytes=matrix.nbytes, operations=2 * rows * matrix.rows * matrix.cols)

@@ -1,4 +1,4 @@
-"""Rows picked by index, and pairs of rows added: before and after the head."""
+"""Rows picked by index: those whose logits are wanted, before the head."""
 
 from __future__ import annotations
 
@@ -14,15 +14,3 @@ def gather(k: Kernel, cols: int) -> None:
         to = k.out.at(i * (cols * 4))
         for at in k.span(0, cols // LANES * LINE, LINE):
             k.store(to.at(at), k.load_float(row.at(at)))
-
-
-@kernel("x:ptr rows:ptr stride:int")
-def add_pairs(k: Kernel) -> None:
-    """x[i] = x[2 i] + x[2 i + 1] in place, for f32 rows `stride` bytes apart (a multiple of 64); threads share the
-    columns.
-    """
-    first, end = k.share(k.stride // LINE)
-    for i in k.span(0, k.load(k.rows, I64)):
-        to, pair = k.x.at(i * k.stride), k.x.at(i * 2 * k.stride)
-        for at in k.span(first * LINE, end * LINE, LINE):
-            k.store(to.at(at), k.load_float(pair.at(at)) + k.load_float(pair.at(k.stride + at)))

@@ -6,10 +6,10 @@ For each output the sum goes over runs of inputs in ascending order, starting fr
     acc = fma(float(I), scale_w * scale_a, acc)       a run is what shares one scale_w and one scale_a: 32 inputs, or 16
     acc = fma(minimum_w, scale_a * sum(a), acc)       formats with a minimum
 
-`rows_few` (1 to 8 rows, 16 for the head; decode, a few streams, speculation) streams the weights once and unpacks them
-in registers: bound by memory. `rows_many` (prefill) unpacks a panel of 256 to 1,024 inputs x 64 outputs into a cache of
-its core and runs a register tile over all rows: bound by the dot units. Both leave every output's operations and their
-order alone, so the number of rows never changes a bit.
+`rows_few` (1 to 8 rows: decode, a few streams, speculation) streams the weights once and unpacks them in registers:
+bound by memory. `rows_many` (prefill) unpacks a panel of 256 to 1,024 inputs x 64 outputs into a cache of its core and
+runs a register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone,
+so the number of rows never changes a bit.
 
 Upper nibbles stay multiplied by 16 where that is free (`high_factor`); 1/16 goes into the scale, which is exact.
 """
@@ -23,14 +23,13 @@ from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
 
 FEW = 8  # rows whose accumulators registers hold; a pass of so few rows streams every matrix once
-HEAD_ROWS = 2 * FEW  # the most rows that rows_few takes, in two turns over each superblock: the head has two for one
 SMALL_PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, half of the smallest L1
 _LARGE_L1, _LARGE_L2 = 48 << 10, 512 << 10
 
 
 def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Spec:
     """The kernel for `rows` rows of activations and a block-format matrix of `strips` strips."""
-    if rows <= HEAD_ROWS:
+    if rows <= FEW:
         return rows_few(format=format, rows=rows, cols=FORMATS[format].padded(cols), residual=residual)
     wide, cols = tile_strips(strips), FORMATS[format].padded(cols)
     return rows_many(format=format, wide=wide, cols=cols, residual=residual, panel=panel_inputs())
@@ -63,21 +62,45 @@ def rows_few(k: Kernel, format: str, rows: int, cols: int, residual: bool) -> No
     """Weights streamed once, `rows` accumulators a strip. q s8 (rows, cols); scale, sums f32 and start i32: see
     quantize.py.
     """
-    f = FORMATS[format]
+    x = Activations(FORMATS[format], cols, k.q, k.scale, k.start, k.sums)
     first, end = k.share(k.strips)
     for strip in k.span(first, end):
-        base = k.weights.at(strip * f.strip_bytes(cols))
-        out = k.out.at(strip * LINE)
-        acc = [k.var(vec(F32), k.load_float(out.at(k.out_stride * m)) if residual else 0.0) for m in range(rows)]
-        for block in k.span(0, cols // f.superblock):
-            header = base.at(block * f.superblock_bytes)
-            _superblock(k, f, header, block, acc, rows, cols)
-        for m in range(rows):
-            k.store(out.at(k.out_stride * m), acc[m].get())
+        one_strip(k, x, k.weights, strip, k.out.at(strip * LINE), rows, residual)
 
 
-def _superblock(k: Kernel, f: Format, header: V, block: V, acc: list[Var], rows: int, cols: int) -> None:
+@dataclass(frozen=True)
+class Activations:
+    """Rows as a matrix of a format with (padded) `cols` inputs reads them: where each of a sink's arrays begins."""
+
+    format: Format
+    cols: int
+    q: V
+    scale: V
+    start: V
+    sums: V
+
+    def row(self, m: V) -> Activations:
+        """The same from row m on."""
+        f, cols = self.format, self.cols
+        groups, runs = m * (cols // f.act_group * 4), m * (cols // f.run * 4)
+        arrays = (self.q.at(m * cols), self.scale.at(groups), self.start.at(runs), self.sums.at(groups))
+        return Activations(f, cols, *arrays)
+
+
+def one_strip(k: Kernel, x: Activations, weights: V, strip: V, out: V, rows: int, residual: bool) -> None:
+    """One strip times the first `rows` of x, into lines at `out`, k.out_stride bytes apart."""
+    f, cols = x.format, x.cols
+    base = weights.at(strip * f.strip_bytes(cols))
+    acc = [k.var(vec(F32), k.load_float(out.at(k.out_stride * m)) if residual else 0.0) for m in range(rows)]
+    for block in k.span(0, cols // f.superblock):
+        _superblock(k, x, base.at(block * f.superblock_bytes), block, acc)
+    for m in range(rows):
+        k.store(out.at(k.out_stride * m), acc[m].get())
+
+
+def _superblock(k: Kernel, x: Activations, header: V, block: V, acc: list[Var]) -> None:
     """All groups of one superblock of one strip, for all rows."""
+    f, cols, rows = x.format, x.cols, len(acc)
     levels = _first_level(k, f, header)
     lines_per_step = 64 * LANES * f.bits // 8 // LINE  # a step is 64 inputs: one pair of groups of 32
     ahead = max(1, (2048 if rows == 1 else 8192) // f.superblock_bytes) * f.superblock_bytes
@@ -86,39 +109,32 @@ def _superblock(k: Kernel, f: Format, header: V, block: V, acc: list[Var], rows:
         for i in range(lines_per_step + (1 if f.superblock == 64 else 0)):
             k.prefetch(lines.at(ahead + (i - 1) * LINE))
         unit = block * (f.superblock // 64) + step  # counts 64 inputs
-        for turn in range(0, rows, FEW):
-            _turn(k, f, header, levels, lines, step, unit, range(turn, min(turn + FEW, rows)), acc, cols)
+        totals = _dots(k, x, lines, unit, rows)
+        for g in range(64 // f.group):
+            group = step * (64 // f.group) + g
+            scale, minimum = _group_scale(k, f, header, levels, group, factor=f.bits == 4 and g % 2 == 1)
+            for r in range(g * f.group // f.run, (g + 1) * f.group // f.run):
+                for m in range(rows):
+                    around = (unit * (64 // f.act_group) + r * f.run // f.act_group) * 4 + m * (cols // f.act_group * 4)
+                    _accumulate(k, acc[m], totals[r][m], scale, x.scale.at(around), minimum, x.sums.at(around))
 
 
-def _turn(
-    k: Kernel, f: Format, header: V, levels: list[V], lines: V, step: V, unit: V, rows: range, acc: list[Var], cols: int
-) -> None:
-    """64 inputs of one strip, for as many rows as registers hold."""
-    totals = _dots(k, f, lines, unit, rows, cols)
-    for g in range(64 // f.group):
-        group = step * (64 // f.group) + g
-        scale, minimum = _group_scale(k, f, header, levels, group, factor=f.bits == 4 and g % 2 == 1)
-        for r in range(g * f.group // f.run, (g + 1) * f.group // f.run):
-            for i, m in enumerate(rows):
-                around = (unit * (64 // f.act_group) + r * f.run // f.act_group) * 4 + m * (cols // f.act_group * 4)
-                _accumulate(k, acc[m], totals[r][i], scale, k.scale.at(around), minimum, k.sums.at(around))
-
-
-def _dots(k: Kernel, f: Format, lines: V, unit: V, rows: range, cols: int) -> list[list[V]]:
+def _dots(k: Kernel, x: Activations, lines: V, unit: V, rows: int) -> list[list[V]]:
     """Integer sums of the runs in 64 inputs: [run][row] of i32x16."""
-    inputs = [k.q.at(unit * 64 + m * cols) for m in rows]
+    f, cols = x.format, x.cols
+    inputs = [x.q.at(unit * 64 + m * cols) for m in range(rows)]
     weights: dict[int, V] = {}  # by which four inputs of the 64
     for i in range(64 * f.bits // 8 // 4):
         line = k.load(lines.at(i * LINE), vec(I8, 64))
         weights |= {i: line} if f.bits == 8 else {i: k.low_nibble(line), i + 8: k.high_nibble(line)}
 
     def pair(cell: int, n: int) -> tuple[V, V]:
-        quad = cell // len(rows) * (f.run // 4) + n
-        return weights[quad], k.spread4(inputs[cell % len(rows)].at(quad * 4))
+        quad = cell // rows * (f.run // 4) + n
+        return weights[quad], k.spread4(inputs[cell % rows].at(quad * 4))
 
-    starts = [_start(k, f, unit * (64 // f.run) + r, m, cols) for r in range(64 // f.run) for m in rows]
+    starts = [_start(k, x, unit * (64 // f.run) + r, m) for r in range(64 // f.run) for m in range(rows)]
     sums = k.dot_runs(starts, f.run // 4, pair, f.largest)
-    return [sums[i : i + len(rows)] for i in range(0, len(sums), len(rows))]
+    return [sums[i : i + rows] for i in range(0, len(sums), rows)]
 
 
 # many rows -----------------------------------------------------------------------------------------------------------
@@ -212,7 +228,8 @@ def _tile(
     for m, s in cells:
         old = k.load_float(out.at(k.out_stride * m + s * LINE))
         acc[m, s] = k.var(vec(F32), old if residual else k.select(k.splat(first > 0), old, 0.0))
-    inputs = [k.q.at((row + m) * cols + first) for m in range(tall)]
+    x = Activations(f, cols, k.q, k.scale, k.start, k.sums)
+    inputs = [x.q.at((row + m) * cols + first) for m in range(tall)]
     for g in k.span(0, width // f.group):
         for r in range(f.group // f.run):
             at = g * f.group + r * f.run  # input, counted inside the panel
@@ -222,7 +239,7 @@ def _tile(
                 m, s = cells[cell]
                 return k.load(panel.line(quad + n, s), vec(I8, 64)), k.spread4(inputs[m].at(at + n * 4))
 
-            starts = [_start(k, f, run, row + m, cols) for m, _ in cells]
+            starts = [_start(k, x, run, row + m) for m, _ in cells]
             totals = k.dot_runs(starts, f.run // 4, pair, f.largest)
             for (m, s), total in zip(cells, totals, strict=True):
                 around = ((row + m) * (cols // f.act_group) + (first + at) // f.act_group) * 4
@@ -236,12 +253,12 @@ def _tile(
 # what both share: the arithmetic -------------------------------------------------------------------------------------
 
 
-def _start(k: Kernel, f: Format, run: V, row: V | int, cols: int) -> V:
+def _start(k: Kernel, x: Activations, run: V, row: V | int) -> V:
     """What a run's sum starts from: minus the zero point times the sum of its activations."""
-    if not f.zero:
+    if not x.format.zero:
         return k.const(vec(I32), 0)
-    offset = (run + k.like(row, run) * (cols // f.run)) * 4
-    return k.spread(k.start.at(offset), I32)
+    offset = (run + k.like(row, run) * (x.cols // x.format.run)) * 4
+    return k.spread(x.start.at(offset), I32)
 
 
 def _accumulate(k: Kernel, acc: Var, total: V, scale: V, act_scale: V, minimum: V | None, act_sum: V) -> None:

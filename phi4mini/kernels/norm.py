@@ -4,18 +4,20 @@ comes last).
 
 from __future__ import annotations
 
+from functools import partial
+
 from phi4mini.kernels.lang import F32, I64, Kernel, V, kernel, vec
 from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, store_block, store_fine
 
 
 @kernel("x:ptr weight:ptr eps:float rows:ptr " + SINK_FIELDS)
-def rmsnorm(k: Kernel, format: str, cols: int, fine: bool) -> None:
+def rmsnorm(k: Kernel, format: str, cols: int, fine: int = 0) -> None:
     """x f32 (rows, cols), weight f32 (cols,). Where a row is split among threads, each of them sums all of it: same
     bits.
 
-    `fine` writes each row as two (store_fine).
+    With `fine`, what rounding takes from row m goes into row m + fine (store_fine).
     """
-    put = store_fine if fine else store_block
+    put = partial(store_fine, fine=fine) if fine else store_block
 
     def part(row: V, first: V, end: V) -> None:
         x = k.x.at(row * (cols * 4))

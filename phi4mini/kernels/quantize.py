@@ -6,9 +6,8 @@
                                   (times 16 where an upper nibble stays multiplied by 16)
     sums  = scale * sum(q)        what a weight format's minimum is multiplied by
 
-The head's activations are kept finer: two rows, q and then what it left over, 254 times finer, so that the head's
-product has about 16 bits of activation for one more row in a kernel that waits for memory anyway. Its rounding is a
-quarter of a q4 pass's KL.
+The head's activations are kept finer: a second row has what q left over, 254 times finer; refine.py multiplies it
+where it matters.
 
 Groups are this small because of the error: on the demo model groups of 256 gave five times the KL of 32 (docs/log.md).
 """
@@ -43,9 +42,9 @@ def store_block(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, 
         _store_group(k, f, cols, row, block, i, odd, whole, scale)
 
 
-def store_fine(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V) -> None:
-    """As store_block, but as the two rows 2 * row and 2 * row + 1 whose products are to be added. Dense sinks need no
-    second one.
+def store_fine(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V, fine: int) -> None:
+    """As store_block, and what it left over as row `row + fine`: the products of both are to be added. Dense sinks need
+    no second one.
     """
     f = FORMATS[format]
     if not f.block:
@@ -54,8 +53,8 @@ def store_fine(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, l
     for i, values in _groups(f, low, high):
         whole, scale, inverse = _rounded(k, values)
         rest = [k.to_int((x * inverse - k.to_float(w)) * _FINER) for x, w in zip(values, whole, strict=True)]
-        _store_group(k, f, cols, row * 2, block, i, odd, whole, scale)
-        _store_group(k, f, cols, row * 2 + 1, block, i, odd, rest, scale * (1.0 / _FINER))
+        _store_group(k, f, cols, row, block, i, odd, whole, scale)
+        _store_group(k, f, cols, row + fine, block, i, odd, rest, scale * (1.0 / _FINER))
 
 
 def _groups(f: Format, low: V, high: V) -> list[tuple[int, list[V]]]:

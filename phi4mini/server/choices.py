@@ -128,9 +128,17 @@ class Choices:
 
     def usage(self) -> dict[str, Any]:
         """Tokens so far; a prompt counts once."""
+        f = self.figures()
+        return fields.usage(f["prompt_tokens"], f["tokens"], f["cached_tokens"])
+
+    def figures(self) -> dict[str, int]:
+        """The same as the log has it."""
         prompts = [self.runs[at].request for at in self._leaders]
-        cached = sum(request.cached_tokens for request in prompts)
-        return fields.usage(sum(request.num_prompt for request in prompts), self._tokens, cached)
+        return {
+            "prompt_tokens": sum(request.num_prompt for request in prompts),
+            "cached_tokens": sum(request.cached_tokens for request in prompts),
+            "tokens": self._tokens,
+        }
 
     def timings(self) -> dict[str, Any]:
         """Of the first prompt, and of the tokens of all choices."""

@@ -42,6 +42,7 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)  # of the answer
     deadline: float | None = None  # seconds
     at_end: list[Callable[[], None]] = field(default_factory=list)
+    figures: dict[str, int] = field(default_factory=dict)  # for the line in the log
     timer: asyncio.Timeout | None = None
 
     def ignore(self, names: Sequence[str]) -> None:
@@ -118,6 +119,7 @@ class EndpointApp:
             query=state.get("query", {}),
             sent={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]},
             deadline=min((seconds for seconds in deadlines if seconds is not None), default=None),
+            figures=state.setdefault("figures", {}),
         )
         try:
             await Answering(self.endpoint, call, receive, send).run()

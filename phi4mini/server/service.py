@@ -170,7 +170,7 @@ class Service:
         self._queue(call.owner, len(runs))
         choices = Choices(self, runs, call.owner)
         self._open.add(choices)
-        call.at_end.append(choices.close)
+        call.at_end += [choices.close, lambda: call.figures.update(choices.figures())]
         choices.start()
         return choices
 

@@ -75,7 +75,7 @@ class Case:
         spec = self.spec(rows, residual, panel)
         if not self.format.block:
             call = Call(spec, **common, x=part["q"], rows=word(rows), ticket=word(0))
-        elif rows <= matmul.HEAD_ROWS and not panel:
+        elif rows <= matmul.FEW and not panel:
             call = Call(spec, **common, **part)
         else:
             scratch = aligned(STRIDE * threads, np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from phi4mini.formats import FORMATS
-from phi4mini.kernels import attention, build, encode, matmul, norm, quantize, rope, swiglu
+from phi4mini.kernels import attention, build, encode, matmul, norm, quantize, refine, rope, swiglu
 from phi4mini.kernels.lang import Kernel, Spec, kernel
 from phi4mini.kernels.pool import Call, Program, run_program
 from tests import tiny
@@ -28,12 +28,14 @@ WITH_INTEGERS = [
     *(matmul.rows_few(format=f, rows=n, cols=256, residual=True) for f in ("q4", "q4m", "q8") for n in (1, 4)),
     *(matmul.rows_many(format=f, wide=4, cols=256, residual=False) for f in ("q4", "q4m", "q8", "q6k")),
     *(attention.attend(kind="int8", **HEADS, tall=tall) for tall in (1, 4)),
+    refine.refine(format="q4", cols=256, fine=4),
 ]
 WITHOUT = [
     attention.merge(format="q4", heads=6, head_dim=128),
     quantize.quantize(format="q4", cols=256),
     rope.rope_append(kind="int8", **HEADS, half=48),
-    norm.rmsnorm(format="q8", cols=256, fine=True),
+    norm.rmsnorm(format="q8", cols=256, fine=4),
+    refine.floors(),
     swiglu.swiglu(format="q4", cols=256),
     run_program(profile=False),
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, rope, swiglu
+from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, refine, rope, swiglu
 from phi4mini.kernels.build import Library, Target, compile_object
 from phi4mini.kernels.lang import Kernel, Spec, kernel
 from phi4mini.kernels.pool import Call, run_program
@@ -20,7 +20,7 @@ from tests import tiny
 from tests.kernels.harness import ROOT
 
 HEADS = {"heads": 4, "kv_heads": 2, "head_dim": 32}
-SAMPLE = [copy.gather(cols=32), copy.gather(cols=64), copy.add_pairs()]
+SAMPLE = [copy.gather(cols=32), copy.gather(cols=64), refine.floors()]
 MAIN = [
     matmul.rows_few(format="q4", rows=1, cols=128, residual=False),
     matmul.rows_few(format="q4m", rows=4, cols=128, residual=True),
@@ -32,7 +32,8 @@ MAIN = [
 INTEGER_FREE = [
     matmul.dense(format="bf16", tall=3, wide=4, cols=128, residual=True),
     attention.merge(format="q4", heads=4, head_dim=32),
-    norm.rmsnorm(format="q8", cols=128, fine=True),
+    norm.rmsnorm(format="q8", cols=128, fine=4),
+    refine.refine(format="q4", cols=128, fine=4),
     swiglu.swiglu(format="q4", cols=128),
     rope.rope_append(kind="int8", **HEADS, half=12),
     quantize.quantize(format="q6k", cols=128),

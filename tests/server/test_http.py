@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.server.process import CHAT, Server, all_of, asking, closed_within, post, serving
+from tests.server.process import CHAT, Server, all_of, asking, closed_within, post, serving, wait_until
 
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 MB = 1 << 20
@@ -318,6 +318,14 @@ def test_B15_a_connection_goes_on_after_an_error(server):
 
 
 # ---- the log
+
+
+def test_a_line_of_the_log_has_the_tokens_of_its_answer(server):
+    answer = server.ask(CHAT, asking("How many tokens?", 5), X_Request_Id="counted-1")
+    usage = answer.json["usage"]
+    wait_until(lambda: "counted-1" in server.said)
+    line = next(line for line in server.said.splitlines() if "counted-1" in line)
+    assert f"prompt_tokens={usage['prompt_tokens']} " in line and line.endswith(f" tokens={usage['completion_tokens']}")
 
 
 def test_B17_what_clients_send_stays_on_its_line(server):
