@@ -4,7 +4,7 @@ millisecond.
 The key of an object is a hash of everything that decides its bytes: this room's sources and formats.py, the spec, the
 target and llvmlite's version. So a cached kernel is found without writing its IR. A file is its sha256 and then the
 object; one that does not match is made again. Files appear by rename, so two processes that compile at once do not
-meet.
+meet; what other versions compiled a season ago goes when new kernels come.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import ctypes
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +30,7 @@ from phi4mini.kernels.lang import Spec
 
 _log = logging.getLogger(__name__)
 SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_KEPT = 90 * 86400.0  # seconds
 _PINNED_CPU = {"avx512vnni": "znver4", "avxvnni": "alderlake", "avx2": "haswell", "neon": "neoverse-n1"}
 
 
@@ -87,6 +90,15 @@ class Library:
             _log.warning("compiling %d kernels for %s, this once", len(missing), self.target.cpu)
         for spec in missing:
             self._compile(spec)
+        if missing:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete objects made long ago: of other sources, mostly. One that is still wanted is made again in 0.1 s."""
+        for file in self.folder.glob("*.o"):
+            with suppress(OSError):  # another process was faster, or the folder is not ours to change
+                if time.time() - file.stat().st_mtime > _KEPT:
+                    file.unlink()
 
     def _compile(self, spec: Spec) -> bytes:
         code = compile_object(spec, self.target)

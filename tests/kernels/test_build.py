@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +100,18 @@ def test_what_will_be_needed_is_compiled_at_once_and_said(tmp_path: Path, made: 
     Library(folder=tmp_path / "kernels").prepare(SAMPLE)
     said = f"compiling {len(SAMPLE)} kernels for {Target.host().cpu}, this once"
     assert [record.message for record in caplog.records] == [said]
+
+
+def test_objects_of_a_season_ago_go_when_new_ones_come(tmp_path: Path) -> None:
+    old, young = tmp_path / "old.o", tmp_path / "young.o"
+    for file, days in ((old, 91), (young, 89)):
+        file.write_bytes(b"an object")
+        os.utime(file, (then := time.time() - days * 86400, then))
+    Library(folder=tmp_path).prepare(SAMPLE[:1])
+    assert not old.exists() and young.exists() and len(list(tmp_path.glob("*.o"))) == 2
+    os.utime(young, (0, 0))
+    Library(folder=tmp_path).prepare(SAMPLE[:1])
+    assert young.exists(), "nothing was compiled"
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_the_kernels_run(tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
