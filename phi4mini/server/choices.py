@@ -121,10 +121,12 @@ class Choices:
             self._given_back = True
             self._service.leave(self)
 
-    def fail(self, error: Exception, only_waiting: bool = False) -> None:
-        """Let the reader end with this error; with `only_waiting`, unless one of the runs has been in a pass."""
-        if not (only_waiting and any(run.request.started for run in self.runs)):
-            self._inbox.put_nowait((0, [], True, error))
+    def fail(self, error: Exception, only_waiting: bool = False) -> bool:
+        """Let the reader end with this error, and whether it will: with `only_waiting` not if a run was in a pass."""
+        if only_waiting and any(run.request.started for run in self.runs):
+            return False
+        self._inbox.put_nowait((0, [], True, error))
+        return True
 
     def usage(self) -> dict[str, Any]:
         """Tokens so far; a prompt counts once."""

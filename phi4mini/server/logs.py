@@ -32,6 +32,13 @@ class Log:
             line = " ".join([clock, name, *(f"{key}={value}" for key, value in known.items())])
         _put(line)
 
+    def say(self, name: str, text: str, **values: Any) -> None:
+        """The same in words of our own, where people read it."""
+        if self.as_json:
+            self.event(name, **values)
+        else:
+            _put(text)
+
     def fault(self, where: str, error: BaseException) -> None:
         """A fault of ours: the traceback with the request's id or the thread, for whoever will mend it."""
         self.event("fault", where=where, error=type(error).__name__, message=str(error))

@@ -1,7 +1,7 @@
 """From settings to a server that runs until it is told to stop: serves while the model opens, drains when it ends.
 
 Promises: who asks while the model is opened is told so; the first SIGTERM or SIGINT lets what runs finish for `drain`
-seconds and refuses what only waits, a second one ends everything now.
+seconds and refuses what only waits, a later one ends everything now, as quietly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from phi4mini.server.protocol import h11_settings, protocol_class
 from phi4mini.server.service import Service
 
 _POLL = 0.05  # seconds between looks at whether the last request is over
-_FLUSH = 2  # seconds for what was said last to reach the clients
+_FLUSH = 2.0  # seconds for what was said last to reach the clients
+_FLUSH_NOW = 0.2  # the same when somebody is impatient
+_SAME_SIGNAL = 1.0  # seconds: systemd and `timeout` signal every process of a group, and the watcher passes its own on
 _SPARE_FILES = 200  # descriptors for everything that is no connection
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -39,7 +41,7 @@ def serve(service: Service, listener: socket.socket, started: Callable[[], None]
         log_config=None,
         access_log=False,
         timeout_keep_alive=settings.idle_deadline,
-        timeout_graceful_shutdown=_FLUSH,
+        timeout_graceful_shutdown=round(_FLUSH) + 1,  # never reached: we cut connections off before that
         **h11_settings(),
     )
     server = _Server(config, service, started)
@@ -66,6 +68,7 @@ class _Server(uvicorn.Server):
         self._service, self._started = service, started
         self._opening: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._told = 0.0  # when, by the loop's clock
         self.failure: Exception | None = None
 
     @contextmanager
@@ -92,18 +95,42 @@ class _Server(uvicorn.Server):
         except Exception as error:
             self.failure, self.should_exit = error, True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but in a hurry too the application is closed: else it ends in a traceback."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
     def _stop(self) -> None:
+        now = asyncio.get_running_loop().time()
         if self._ending is None:
+            self._told = now
             self._ending = asyncio.get_running_loop().create_task(self._drain())
-        else:
-            self._service.give_up()
-            self.force_exit = self.should_exit = True
+        elif now - self._told >= _SAME_SIGNAL:
+            self.force_exit = True
+            self._end(_FLUSH_NOW)
 
     async def _drain(self) -> None:
         """Refuse what comes and what only waits; what runs may finish."""
-        service, until = self._service, asyncio.get_running_loop().time() + self._service.settings.drain
-        service.drain()
+        service, until = self._service, self._told + self._service.settings.drain
+        if count := service.drain():
+            self._announce(count, service.settings.drain)
         while service.in_flight and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(_POLL)
-        service.give_up()
+        self._end(_FLUSH)
+
+    def _announce(self, count: int, seconds: float) -> None:
+        what = "1 request has" if count == 1 else f"{count} requests have"
+        text = f"stopping: {what} up to {seconds:g} s; a second Ctrl-C ends {'it' if count == 1 else 'them'} now"
+        self._service.log.say("stopping", text, requests=count, seconds=seconds)
+
+    def _end(self, flush: float) -> None:
+        """End what still runs; who has not read the last of it after `flush` seconds is cut off."""
+        self._service.give_up()
         self.should_exit = True
+        asyncio.get_running_loop().call_later(flush, self._cut_off)
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()

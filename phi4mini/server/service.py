@@ -101,11 +101,14 @@ class Service:
         if self.runner.broken:
             raise not_loaded()
 
-    def drain(self) -> None:
-        """Accept nothing more; end what has not been in a pass yet. What runs goes on."""
+    def drain(self) -> int:
+        """Accept nothing more; end what has not been in a pass yet. What runs goes on: so many requests."""
         self.draining = True
+        going_on = self.in_flight
         for choices in list(self._open):
-            choices.fail(unavailable("the server is shutting down", "draining"), only_waiting=True)
+            if choices.fail(unavailable("the server is shutting down", "draining"), only_waiting=True):
+                going_on -= len(choices.runs)
+        return going_on
 
     def give_up(self) -> None:
         """End what still runs."""

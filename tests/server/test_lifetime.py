@@ -132,16 +132,35 @@ def test_F5_what_does_not_finish_in_time_ends_with_an_error(home):
         assert server.process.wait(10) == 0 and time.monotonic() - began < 6
 
 
+def test_F5_one_signal_that_reaches_both_processes_is_one(home):
+    """As systemd and `timeout` send it: the watcher passes its own on to the server, which had one already."""
+    with serving(home, *SMALL) as server:
+        stream = server.start_chat("Story 0.", 600, ignore_eos=True, stream=True)
+        wait_until(lambda: server.metric("requests_running") == 1)
+        os.kill(server.worker, signal.SIGTERM)
+        server.process.terminate()
+        rest = all_of(stream)
+        assert b"data: [DONE]" in rest and b'"error"' not in rest
+        assert server.process.wait(10) == 0
+        assert "stopping: 1 request has up to 30 s; a second Ctrl-C ends it now\n" in server.said
+
+
 @pytest.mark.parametrize("options", [(), ("--no-supervise",)])
-def test_F5_a_second_signal_ends_it_now(home, options):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_F5_a_second_signal_ends_it_now_and_quietly(home, options, number):
     with serving(home, "--drain", "60s", *SMALL, *options) as server:
-        (stream,) = begun(server)
-        server.process.terminate()
+        streams = begun(server, 2)
+        told = time.monotonic()
+        server.process.send_signal(number)
         wait_until(lambda: server.ask("/ready").status == 503)
+        wait_until(lambda: time.monotonic() - told > 1.1)  # before that it would be the same signal
         began = time.monotonic()
-        server.process.terminate()
+        server.process.send_signal(number)
         assert server.process.wait(10) == 0 and time.monotonic() - began < 5
-        stream.close()
+        assert "stopping: 2 requests have up to 60 s; a second Ctrl-C ends them now\n" in server.said
+        assert "Traceback" not in server.said and "Error" not in server.said, server.said
+        for stream in streams:
+            stream.close()
 
 
 # ---- F6
