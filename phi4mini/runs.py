@@ -69,6 +69,7 @@ class Run:
             params = replace(params, banned_ids=(*params.banned_ids, *untrained))
         self.request = Request(ids_of(ids), params, rope=sampling.get("rope", "auto"), **who)
         self.tokens: list[Token] = []
+        self.scores_only = False  # the prompt is all that is asked for: what the engine draws after it is dropped
         self._reader: Reader = reader or TextReader(tokenizer)
         self._tokenizer = tokenizer
 
@@ -87,7 +88,7 @@ class Run:
 
     def push(self, token: Token) -> list[Event]:
         """What became certain with this token; nothing any more once `stopped`."""
-        if self.stopped:
+        if self.stopped or self.scores_only:
             return []
         self.tokens.append(token)
         if token.finish == "stop" and not token.complete:
@@ -115,11 +116,11 @@ class Run:
     def generation(self, text: str) -> Generation:
         """The result, `text` being what the events spelled."""
         request, params = self.request, self.request.params
-        matched = self.matcher.matched is not None
+        ended = "stop" if self.stopped else "length" if self.scores_only else request.finish_reason or "abort"
         return Generation(
             ids=[token.id for token in self.tokens],
             text=text,
-            finish_reason="stop" if matched else request.finish_reason or "abort",
+            finish_reason=ended,
             usage=Usage(request.num_prompt, len(self.tokens), request.cached_tokens),
             seed=request.seed,
             timings=Timings(request.timings.prefill_seconds, request.timings.decode_seconds),

@@ -63,11 +63,13 @@ def _runs(call: Call, body: CompletionBody) -> list[Run]:
     runs = []
     for ids in prompt_ids(service.text, body.prompt, "prompt", _MOST_PROMPTS):
         for index in range(body.n or 1):
-            sampling = body.sampling(body.max_tokens or (1 if body.max_tokens == 0 else None), body.logprobs, index)
+            sampling = body.sampling(1 if body.max_tokens == 0 else body.max_tokens, body.logprobs, index)
             if body.echo and body.logprobs is not None:
                 sampling["prompt_logprobs"] = body.logprobs
             constraint = format(service) if format else None
-            runs.append(service.run(ids, sampling, call, salt=body.cache_salt, constraint=constraint))
+            run = service.run(ids, sampling, call, salt=body.cache_salt, constraint=constraint)
+            run.scores_only = body.max_tokens == 0
+            runs.append(run)
     return runs
 
 
@@ -99,15 +101,12 @@ class _Completion:
         )
 
     def _choice(self, index: int, made: Generation) -> answers.TextChoice:
-        scored = self.body.max_tokens == 0
-        text = "" if scored else made.text
-        tokens = [] if scored else list(made.logprobs or ())
+        text, tokens = made.text, list(made.logprobs or ())
         if self.body.echo:
             text = self._prompt_text(index) + text
             tokens = [*(made.prompt_logprobs or ()), *tokens]
         logprobs = None if self.body.logprobs is None else _logprobs(tokens)
-        reason = "length" if scored else made.finish_reason
-        choice = answers.TextChoice(index=index, text=text, finish_reason=reason, logprobs=logprobs)  # type: ignore[arg-type]
+        choice = answers.TextChoice(index=index, text=text, finish_reason=made.finish_reason, logprobs=logprobs)  # type: ignore[arg-type]
         if self.body.prompt_logprobs is not None:
             choice.prompt_logprobs = [prompt_entry(entry) for entry in made.prompt_logprobs or ()]
         return choice
@@ -135,17 +134,16 @@ class _Completion:
         yield DONE
 
     def _piece(self, piece: Piece) -> bytes | None:
-        scored = self.body.max_tokens == 0
-        text = "" if scored else "".join(e.text for e in piece.events if isinstance(e, TextDelta))
+        text = "".join(e.text for e in piece.events if isinstance(e, TextDelta))
         logprobs = None
-        if piece.logprobs and not scored:
+        if piece.logprobs:
             logprobs = msgspec.to_builtins(_logprobs(piece.logprobs, self._offsets[piece.index]))
             self._offsets[piece.index] += sum(len(entry.token) for entry in piece.logprobs)
         if not (text or logprobs or piece.over):
             return None
         if not piece.over:
             return self._chunk(piece.index, text, logprobs)
-        reason = "length" if scored else self.choices.runs[piece.index].generation("").finish_reason
+        reason = self.choices.runs[piece.index].generation("").finish_reason
         return self._chunk(piece.index, text, logprobs, reason, timings=self.choices.timings())
 
     def _chunk(self, index: int, text: str, logprobs: Any = None, reason: str | None = None, **more: Any) -> bytes:

@@ -282,6 +282,24 @@ def test_D6_echo_of_a_long_prompt_is_computed_in_parts(demo, demo_model):
     assert np.abs(np.array(values[1:]) - demo_model.logprobs(ids)).max() < 1e-4
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_D6_a_prompt_that_is_only_scored_has_no_new_token(demo, stream):
+    """In the answer, in its usage and timings, and in the metrics."""
+    counted = demo.metric("generation_tokens_total")
+    body = {"prompt": "The sea is", "max_tokens": 0, "echo": True, "logprobs": 1}
+    if stream:
+        events = demo.ask("/v1/completions", body | {"stream": True, "stream_options": {"include_usage": True}}).events
+        usage, timings, choice = events[-2]["usage"], events[-2]["timings"], events[-3]["choices"][0]
+    else:
+        answer = demo.ask("/v1/completions", body).json
+        usage, timings, choice = answer["usage"], answer["timings"], answer["choices"][0]
+        assert choice["text"] == "The sea is" and len(choice["logprobs"]["tokens"]) == usage["prompt_tokens"]
+    assert choice["finish_reason"] == "length"
+    assert usage["completion_tokens"] == 0 and usage["total_tokens"] == usage["prompt_tokens"] > 0
+    assert timings["predicted_n"] == 0
+    assert demo.metric("generation_tokens_total") == counted
+
+
 @pytest.mark.parametrize(
     "fields",
     [
