@@ -7,6 +7,7 @@ VENV := .venv
 BENCH_LLAMA := $(if $(PHI4MINI_BENCH_LLAMA),,.venv-llama/.ready)
 BENCH_OPENVINO := $(if $(PHI4MINI_BENCH_OPENVINO),,.venv-openvino/.ready)
 LIVE := .venv-live
+override PROMPT := $(value PROMPT)
 export PROMPT
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -29,10 +29,12 @@ class NoSpace(Phi4MiniError):
 class TooLong(Phi4MiniError):
     """A prompt that does not fit the context; nothing was cut."""
 
-    def __init__(self, prompt_tokens: int, limit: int) -> None:
+    def __init__(self, prompt_tokens: int, limit: int, longest: int) -> None:
+        """`limit`: the context that was asked for; `longest`: the model's."""
+        more = f"raise the context (-c, ctx), at most to {longest}, or shorten" if limit < longest else "shorten"
         super().__init__(
             f"the prompt has {prompt_tokens} tokens but the context holds {limit} including at least one new token; "
-            f"raise the context (-c) or shorten the prompt"
+            f"{more} the prompt"
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit

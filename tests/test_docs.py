@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import click
@@ -95,6 +96,14 @@ def test_every_door_of_the_makefile_explains_itself():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)[0].split()
     assert [t for t in phony if not re.search(rf"^{t}:.*## \S", text, re.MULTILINE)] == []
+
+
+def test_make_hands_on_a_prompt_as_it_was_typed():
+    said = "costs $5 or $HOME and $(shell echo no)"
+    rule = 'said: ; @printf "%s" "$$PROMPT"'
+    command = ["make", "-s", f"--eval={rule}", "said", f"PROMPT={said}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == said
 
 
 def test_the_first_thing_a_reader_sees_is_what_to_type():

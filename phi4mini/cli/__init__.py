@@ -80,6 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; never raises for what a user or the machine did."""
     from phi4mini.errors import Phi4MiniError
 
+    _open_closed_streams()
     if f"_{PREFIX}_COMPLETE" in os.environ:
         cli.main(prog_name="phi4mini")  # a shell asks what can follow; click answers and exits
     for stream in (sys.stdout, sys.stderr):
@@ -107,6 +108,19 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fault()
 
 
+def _open_closed_streams() -> None:
+    """A stream that the caller has closed (`2>&-`) reads or writes nothing: otherwise the next file opened would take
+    its number, and text meant for nobody would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere > number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 (stays open)
+
+
 def _invoke(args: list[str]) -> int:
     """Without click's own `main`, which would answer a broken pipe with exit code 1."""
     try:
@@ -126,7 +140,7 @@ def _system_error(error: OSError) -> int:
     """The machine said no: a file, the disk, a right. One line; what no user could have caused is a fault of ours."""
     if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
         return _fault()
-    name = f"{error.filename}: " if error.filename is not None else ""
+    name = f"{error.filename}: " if error.filename is not None else "writing: "
     return _refuse(f"{name}{error.strerror}")
 
 

@@ -115,7 +115,7 @@ def random_prompt(engine: Engine, prompt: int, new: int, depth: int, seed: int) 
 
     total = depth + prompt + new + 1
     if total > engine.ctx:
-        raise TooLong(total, engine.ctx)
+        raise TooLong(total, engine.ctx, engine.config.max_position_embeddings)
     ids = np.random.default_rng(seed).integers(0, engine.config.vocab_size, depth + prompt).tolist()
     # one set of rope factors throughout: crossing the boundary half-way would time another thing
     rope = engine.config.rope_set(total)

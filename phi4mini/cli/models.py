@@ -120,6 +120,7 @@ def show(name: str, quant: str, verify: bool, as_json: bool) -> None:
     if verify:
         with Progress() as progress:
             opened.verify(lambda done, total: progress(f"verifying {opened.path.name}", done, total))
+        say(f"{opened.path.name}: every hash is as it was written, no number is NaN")
     facts = _facts(opened)
     if as_json:
         put_json(facts)

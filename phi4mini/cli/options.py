@@ -59,7 +59,7 @@ engine_options = options(
 )
 
 sampling_options = options(
-    click.option("-n", "--predict", type=int, help="Most new tokens.  [until the context is full]"),
+    click.option("-n", "--predict", type=click.IntRange(min=1), help="Most new tokens.  [until the context is full]"),
     click.option("--temp", type=float, help="Temperature; 0 is greedy.  [0]"),
     click.option("--top-k", type=int, help="Draw from the k best tokens only.  [off]"),
     click.option("--top-p", type=float, help="Draw from this probability mass only.  [off]"),

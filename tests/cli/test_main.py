@@ -126,3 +126,16 @@ def test_progress_in_a_pipe_is_a_line_a_tenth(capsys):
 )
 def test_sizes_have_three_digits(count, text):
     assert size(count) == text
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("arguments", "code"), [(["ls"], 0), (["tokenize", "-m", "demo", "some text"], 0), (["x"], 2)])
+def test_a_closed_stream_is_nobody_listening(closed, arguments, code, demo_store):
+    """Nothing is written where it does not belong, and nobody is told of a fault."""
+    demo_store()
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, *arguments]
+    done = subprocess.run(shell, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr and "phi4mini:" not in done.stdout
+    assert done.stdout == "" or ">&-" not in closed.replace("2>&-", "")
+    assert done.stderr == "" or "2>&-" not in closed
