@@ -1,16 +1,18 @@
 """Formulas in Markdown: the rules that find them, and LaTeX to MathML.
 
 `\\( \\)` and `$ $` within a line, `\\[ \\]` and `$$ $$` within a line or over several. A dollar sign is more often a
-price than a formula, so `$..$` must look like one (see `_single`). What latex2mathml cannot read is shown as source.
-MathML is written here from the element tree, by allow-list: latex2mathml itself escapes nothing and passes `\\href` on.
+price than a formula, so `$..$` must look like one (see `_single`). What latex2mathml cannot read is shown as source,
+and so is a formula with a command that it does not know. MathML is written here from the element tree, by allow-list:
+latex2mathml itself escapes nothing and passes `\\href` on. Lines of a table become classes of its cells.
 It does not know LaTeX beyond what latex2mathml does, but for a few environments named in `_ENVIRONMENTS`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape, unescape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
@@ -35,38 +37,112 @@ MATH_ATTRIBUTES = _names(
     "lspace rspace minsize maxsize largeop movablelimits symmetric accent accentunder linethickness notation width "
     "height depth voffset columnalign columnlines columnspacing rowlines rowspacing linebreak"
 )
-_ENVIRONMENTS = [  # what models write, in what latex2mathml knows
-    (re.compile(r"\\begin\{(?:aligned|align\*?|split|eqnarray\*?|alignat\*?\{\d+\})\}"), r"\\begin{array}{rlrlrl}"),
-    (re.compile(r"\\end\{(?:aligned|align\*?|split|eqnarray\*?|alignat\*?)\}"), r"\\end{array}"),
+LINES = _names("line-left line-right line-above line-below")  # classes of cells; Chromium ignores the attributes
+_ALIGNED = r"(?:aligned|align\*?|split|eqnarray\*?|align(?:ed)?at\*?)"
+# What models write, in what latex2mathml knows; \class leaves a mark for `_read_marks`.
+_ENVIRONMENTS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+    (re.compile(r"\\begin\{array\}\s*\{([lcr|\s]*\|[lcr|\s]*)\}"), lambda m: _lined(m[1])),
+    (re.compile(r"\\hline\b"), r"\\class{hline}{}"),
+    (re.compile(rf"\\begin\{{{_ALIGNED}\}}(?:\{{\d+\}}|\[[tbc]\])?"), r"\\begin{array}{rlrlrl}\\class{display}{}"),
+    (re.compile(rf"\\end\{{{_ALIGNED}\}}"), r"\\end{array}"),
+    (re.compile(r"\\(begin|end)\{dcases\}"), r"\\\1{cases}"),
     (re.compile(r"\\begin\{(?:gathered|gather\*?|multline\*?)\}"), r"\\begin{array}{c}"),
     (re.compile(r"\\end\{(?:gathered|gather\*?|multline\*?)\}"), r"\\end{array}"),
     (re.compile(r"\\(?:begin|end)\{equation\*?\}|\\(?:label|tag)\{[^{}]*\}|\\(?:nonumber|notag)\b"), ""),
     (re.compile(r"\\([dt])frac\b"), r"\\frac"),
+    (re.compile(r"\\(arg|sgn)\b"), r"\\operatorname{\1}"),
     (re.compile(r"\\middle\s*\|"), r"\\mid "),
 ]
 _CLOSERS = {"\\(": "\\)", "\\[": "\\]", "$$": "$$"}
+_NAMED = re.compile(r"\\(?:begin\s*\{([^{}]*)\}|(math[a-z]+))")
+_MORE_MATH = ("\\mathstrut", "\\mathchoice")  # of `\\math...` without a table of its own
+_ESCAPED = re.compile(r"\\.")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 
 
 def mathml(latex: str, display: bool) -> str:
     """HTML of a formula: `<math>` of allowed elements and attributes, or its source in `<code>` where that fails."""
     if len(latex) <= MAX_FORMULA:
-        from latex2mathml.converter import convert_to_element
-
-        for pattern, better in _ENVIRONMENTS:
-            latex = pattern.sub(better, latex)
         try:
-            tree = convert_to_element(latex.strip(), display="block" if display else "inline")
-            return "".join(_written(tree))
+            return "".join(_written(_tree(latex, display)))
         except Exception:  # a parser of what models write: whatever it stumbles over, the source is still readable
             pass
     return f'<code class="formula">{escape(latex)}</code>'
 
 
+def _tree(latex: str, display: bool) -> Element:
+    """latex2mathml's elements. ValueError for a command or an environment that it would leave out."""
+    from latex2mathml import commands
+    from latex2mathml.converter import convert_to_element
+    from latex2mathml.symbols_parser import SYMBOLS
+
+    for pattern, better in _ENVIRONMENTS:
+        latex = pattern.sub(better, latex)
+    fonts = {*commands.CONVERSION_MAP, *commands.LOCAL_FONTS, *_MORE_MATH}
+    for environment, font in _NAMED.findall(latex):
+        if f"\\{environment or font}" not in (commands.MATRICES if environment else fonts):
+            raise ValueError(environment or font)
+    tree = convert_to_element(latex.strip(), display="block" if display else "inline")
+    for element in tree.iter():
+        if element.tag in ("mi", "mo") and (element.text or "").startswith("\\"):
+            element.text = chr(int(SYMBOLS[str(element.text)], 16))  # `\\big\\rangle` is known, `\\ce` is not
+        if element.tag == "mtable":
+            _read_marks(element)
+    return tree
+
+
+def _lined(columns: str) -> str:
+    """The beginning of an array with lines between its columns, without them and with a mark that names them."""
+    columns = "".join(columns.split())
+    return rf"\begin{{array}}{{{columns.replace('|', '')}}}\class{{{columns}}}{{}}"
+
+
+def _read_marks(table: Element) -> None:
+    """Take out the marks that `_ENVIRONMENTS` left in a table; cells get the classes of LINES for them."""
+    columns = ""
+    for row in list(table):
+        kinds = _taken(row)
+        columns = next((kind for kind in kinds if "|" in kind), columns)
+        if "display" in kinds:
+            table.set("displaystyle", "true")
+        if "hline" in kinds and row is table[-1] is not table[0] and not any(len(cell) for cell in row):
+            table.remove(row)  # what follows the last row is only the line under it
+            _mark(table[-1], "line-below")
+            return
+        if "hline" in kinds:
+            _mark(row, "line-above")
+        for cell, sides in zip(row, _sides(columns), strict=False):
+            _mark([cell], *sides)
+
+
+def _taken(row: Element) -> set[str]:
+    """Take the marks out of a row's cells; what they say."""
+    found = set()
+    for cell in row:
+        for mark in [child for child in cell if child.get("class")]:
+            found.add(mark.attrib.pop("class"))
+            if not len(mark):
+                cell.remove(mark)
+    return found
+
+
+def _sides(columns: str) -> list[list[str]]:
+    """Lines beside each column of `|c|c|`; one between two columns is at the right of the first."""
+    sides = [["line-right"] * (behind == "|") for c, behind in pairwise(columns + " ") if c != "|"]
+    return [["line-left", *sides[0]], *sides[1:]] if sides and columns[0] == "|" else sides
+
+
+def _mark(cells: Iterable[Element], *classes: str) -> None:
+    for cell in cells:
+        if classes:
+            cell.set("class", " ".join([*cell.get("class", "").split(), *classes]))
+
+
 def _written(element: Element) -> Iterator[str]:
     """An element as HTML. Texts hold character references as latex2mathml leaves them."""
     tag = element.tag if element.tag in MATH_TAGS else "mrow"
-    given = ((n, v) for n, v in element.attrib.items() if n in MATH_ATTRIBUTES)
+    allowed = MATH_ATTRIBUTES | {"class"} if tag == "mtd" else MATH_ATTRIBUTES
+    given = ((n, v) for n, v in element.attrib.items() if n in allowed)
     yield f"<{tag}" + "".join(f' {name}="{escape(unescape(value))}"' for name, value in given) + ">"
     yield escape(unescape(element.text or ""))
     for child in element:
@@ -127,7 +203,8 @@ def _single(text: str, at: int) -> int:
         return -1
     words = len(_WORD.findall(inside))
     prose = words > (0 if first.isdigit() else 1) and (first.isdigit() or "\\" not in inside)
-    return -1 if prose or inside.count("{") != inside.count("}") else end
+    braces = _ESCAPED.sub("", inside)
+    return -1 if prose or braces.count("{") != braces.count("}") else end
 
 
 def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:

@@ -16,7 +16,7 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from phi4mini.server.page.formulas import MATH_ATTRIBUTES, MATH_TAGS, add_formulas
+from phi4mini.server.page.formulas import LINES, MATH_ATTRIBUTES, MATH_TAGS, add_formulas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,7 +219,10 @@ def _cleaner() -> nh3.Cleaner:
         attributes={"a": {"href", "title"}, "ol": {"start"}, **{tag: set(MATH_ATTRIBUTES) for tag in MATH_TAGS}},
         tag_attribute_values={"button": {"type": {"button"}}},
         set_tag_attribute_values={"a": {"target": "_blank"}},
-        allowed_classes={tag: _BLOCKS | (colours if tag == "span" else set()) for tag in blocks},
+        allowed_classes={
+            "mtd": set(LINES),
+            **{tag: _BLOCKS | (colours if tag == "span" else set()) for tag in blocks},
+        },
         url_schemes={"http", "https", "mailto"},
         url_relative="deny",
         link_rel="noopener noreferrer nofollow",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from html import unescape
 
 import pytest
 
@@ -80,6 +81,65 @@ def test_what_cannot_be_read_is_shown_as_its_source(latex):
     assert html.startswith(("<math", '<code class="formula">'))
     if html.startswith("<code"):
         assert latex in html
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"\notacommand{x}",
+        r"\ce{H2O}",
+        r"2 + \frac{\qed}{2}",
+        r"\mathfoo{x}",
+        r"\begin{foo}x & y\end{foo}",
+        r"\begin{aligned}a &= \foo\end{aligned}",
+        r"\dfrac{1}{2} \foo",
+        r"\left\foo x \right.",
+    ],
+)
+def test_a_formula_with_an_unknown_command_is_its_source_untouched(latex):
+    for display in (False, True):
+        assert unescape(mathml(latex, display)) == f'<code class="formula">{latex}</code>'
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"\mathbf{v} \mathbb{R} \mathcal{AB} \mathrm{d}x \mathnormal{x} \mathop{x} \mathring{x} \mathstrut",
+        r"\big\{ x \Bigg\rangle \bigl\lvert x \bigr\rvert",
+        r"\begin{smallmatrix}a\end{smallmatrix} \begin{Vmatrix}a\end{Vmatrix} \begin{dcases}a & b\end{dcases}",
+        r"\begin{alignat}{2}a &= b\end{alignat} \begin{aligned}[t]a &= b\end{aligned}",
+        r"\newcommand{\foo}[1]{#1^2} \foo{x} \arg z \argmax_x",
+        r"5\% \_ \# \& \text{a\b} \operatorname{foo} x",
+    ],
+)
+def test_what_is_known_is_converted_and_shows_no_command(latex):
+    html = mathml(latex, display=True)
+    assert html.startswith("<math") and "\\" not in html.replace("a\\b", "")
+
+
+def test_an_escaped_brace_needs_no_other():
+    assert render(r"$\left\{ a \right.$").startswith("<p><math") and "{</mo>" in render(r"$\left\{ a \right.$")
+
+
+def cells(latex):
+    """Classes of each cell of a table."""
+    return [str(a.get("class") or "") for tag, a in Elements(render(f"$${latex}$$")).elements if tag == "mtd"]
+
+
+@pytest.mark.parametrize(
+    "latex, classes",
+    [
+        (r"\begin{array}{c|c}a & b\end{array}", ["line-right", ""]),
+        (r"\begin{array}{| c c |}a & b\end{array}", ["line-left", "line-right"]),
+        (r"\begin{array}{cc}a & b \\ \hline c & d\end{array}", ["", "", "line-above", "line-above"]),
+        (r"\begin{array}{c}\hline a \\ b \\ \hline\end{array}", ["line-above", "line-below"]),
+        (r"\begin{array}{c}a \\ \hline & b\end{array}", ["", "line-above", "line-above"]),
+        (r"\begin{array}{c}a & \class{composer}{x}\end{array}", ["", ""]),
+        (r"\begin{array}{c|c}\begin{matrix}a & b\end{matrix} & c\end{array}", ["line-right", "", "", ""]),
+    ],
+)
+def test_lines_of_an_array_are_classes_of_its_cells(latex, classes):
+    assert cells(latex) == classes
 
 
 def test_a_formula_longer_than_the_limit_is_its_source():
