@@ -102,3 +102,22 @@ def test_scripts_are_lowered_and_a_displayed_integral_is_tall(measured):
 def test_digits_and_letters_are_of_one_font(measured):
     families = measured("$2x$", "[all('mn')[0], all('mi')[0]].map((e) => style(e).fontFamily)")
     assert families[0] == families[1] and families[0].endswith("math")
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_nothing_runs_off_a_phone_with_a_long_context(context, server, width):
+    """The server's context and the count are given: no demo has so many tokens."""
+    context.set_default_timeout(60_000)
+    context.route("**/props", lambda route: route.fulfill(json={**route.fetch().json(), "n_ctx": 131_072}))
+    context.route("**/tokenize", lambda route: route.fulfill(json={"tokens": [0] * 129_876, "count": 129_876}))
+    chat = ChatPage(context, server)
+    chat.page.set_viewport_size({"width": width, "height": 844})
+    chat.page.fill("#draft", "half a thought")
+    chat.page.wait_for_selector("#meter-text:has-text('about 129,876 of 131,072 tokens')")
+    chat.page.wait_for_selector("#meter.nearly-full")
+    beyond = chat.page.evaluate(
+        """() => [...document.querySelectorAll("#main *")]
+          .filter((e) => e.getBoundingClientRect().right > innerWidth && !e.closest(".unseen"))
+          .map((e) => e.outerHTML)"""
+    )
+    assert beyond == [] and chat.page.locator(".caution").is_visible()
