@@ -112,6 +112,9 @@ class Guard:
             if kind != "application/json":
                 message = f"the body must be application/json, not {kind[:60]}"
                 raise ApiError(415, message, code="unsupported_media_type")
+            if (coding := (headers.first("content-encoding") or "identity").strip().lower()) != "identity":
+                message = f"Content-Encoding: {coding[:60]} is not supported; send the body as it is"
+                raise ApiError(415, message, code="unsupported_media_type")
         scope["state"]["query"] = dict(parse_qsl(scope["query_string"].decode("ascii", "replace")))
 
     def _check_host(self, headers: _Headers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -70,6 +71,14 @@ def test_B1_a_body_that_is_no_json_object(server, body, status, code):
 def test_B1_a_content_type_that_is_not_json(server, kind):
     answer = server.ask(CHAT, json.dumps(asking()).encode(), content_type=kind)
     assert (answer.status, answer.code) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity"])
+def test_B1_a_body_that_is_compressed(server, coding):
+    answer = server.ask(CHAT, gzip.compress(json.dumps(asking()).encode()), content_encoding=coding)
+    assert (answer.status, answer.code) == (415, "unsupported_media_type")
+    assert f"Content-Encoding: {coding.lower()} is not supported" in answer.json["error"]["message"]
+    assert server.ask(CHAT, json.dumps(asking(max_tokens=1)).encode(), content_encoding="identity").status == 200
     assert server.ask(CHAT, asking(max_tokens=1), content_type="application/json; charset=utf-8").status == 200
 
 
