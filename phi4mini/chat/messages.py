@@ -91,7 +91,8 @@ def from_openai(message: Any, where: str = "message") -> Message:
 
 def _checked(message: Message, where: str) -> Message:
     if message.role not in ROLES:
-        raise BadInput(f"{where}.role is {message.role!r}; known roles: {', '.join(ROLES)}, developer")
+        given = "missing" if message.role is None else repr(message.role)
+        raise BadInput(f"{where}.role is {given}; known roles: {', '.join(ROLES)}, developer")
     for key in ("content", "name", "tool_call_id", "tools"):
         value = getattr(message, key)
         if value is None and key != "content":

@@ -23,7 +23,8 @@ def turns_from(messages: Sequence[Mapping[str, Any]], system: str | Sequence[Map
         where = f"messages[{at}]"
         role, content = message.get("role"), message.get("content")
         if role not in ("user", "assistant", "system"):
-            raise BadInput(f"{where}.role is {role!r:.40}; known roles: user, assistant, system")
+            given = "missing" if role is None else f"{role!r:.40}"
+            raise BadInput(f"{where}.role is {given}; known roles: user, assistant, system")
         if isinstance(content, str):
             turns.append({"role": role, "content": content})
         elif not isinstance(content, list):

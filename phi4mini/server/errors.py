@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from phi4mini.errors import BadInput, NoSpace, NumericalError, TooLong
 from phi4mini.runner import Crashed, NotOpened
 
@@ -26,7 +24,6 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-_AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _LEADING_NAME = re.compile(r"^([a-z][a-z_]*(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*)[ :]")
 
 
@@ -44,7 +41,8 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.kind, self.param, self.code = status, message, kind, param, code
+        self.status, self.message, self.kind, self.param = status, message, kind, param
+        self.code = "invalid_value" if status == 400 and code is None else code
         self.headers = dict(headers or {})
         self.more: dict[str, Any] = {}  # beside the fields that every error has
 
@@ -83,8 +81,6 @@ def as_api_error(error: BaseException, names: Mapping[str, str] | None = None) -
     match error:
         case ApiError():
             return error
-        case msgspec.ValidationError():
-            return _invalid(str(error))
         case TooLong():
             return too_long(error.prompt_tokens, error.limit)
         case BadInput():
@@ -113,15 +109,11 @@ def too_long(prompt_tokens: int, limit: int, new_tokens: int | None = None) -> A
     return refused
 
 
-def _invalid(text: str) -> ApiError:
-    found = _AT.search(text)
-    where = found[1] if found else None
-    reason = _AT.sub("", text)
-    return ApiError(400, f"{where}: {reason}" if where else reason, param=where or None, code="invalid_value")
-
-
 def _renamed(message: str, names: Mapping[str, str]) -> tuple[str, str | None]:
-    """The message with our name of a parameter replaced by the request's, and that name."""
+    """The message with our names of parameters replaced by the request's, and the one it begins with."""
+    for ours, theirs in names.items():
+        if "_" in ours:  # others are words too; in quotes is what somebody sent
+            message = re.sub(rf"(?<!['\w]){ours}(?!['\w])", theirs, message)
     found = _LEADING_NAME.match(message)
     if not found:
         return message, None

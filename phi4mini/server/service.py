@@ -20,6 +20,7 @@ import msgspec
 from phi4mini.llm import Model, TextModel
 from phi4mini.runner import Runner
 from phi4mini.runs import Reader, Run
+from phi4mini.server import bodies
 from phi4mini.server.choices import Choices
 from phi4mini.server.errors import ApiError, busy, not_loaded, too_long, unavailable
 from phi4mini.server.logs import Log
@@ -133,16 +134,10 @@ class Service:
         return await self.apart(lambda: self._decode(body, kind, call), len(body))
 
     def _decode(self, body: bytes, kind: Any, call: Call) -> Any:
-        try:
-            given = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-            raise ApiError(400, f"the body is not JSON: {reason}", code="invalid_json") from None
-        if not isinstance(given, dict):
-            raise ApiError(400, f"the body must be a JSON object, not {type(given).__name__}", code="invalid_json")
+        given = bodies.parsed(body)
         known = {field.encode_name for field in msgspec.structs.fields(kind)}
         call.ignore(sorted(key for key in given if key not in known))
-        return msgspec.convert(given, kind, strict=True)
+        return bodies.typed(given, kind)
 
     def check_model(self, name: str | None) -> None:
         """Only the model that is served can be asked for. Raises 404."""

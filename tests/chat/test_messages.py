@@ -49,7 +49,7 @@ def bad_call(function: object, **others: object) -> dict[str, object]:
     [
         (3, r"messages\[1\] must be an object, got int"),
         ({"role": "robot", "content": "x"}, r"messages\[1\].role is 'robot'; known roles: system"),
-        ({"content": "x"}, r"messages\[1\].role is None"),
+        ({"content": "x"}, r"messages\[1\].role is missing"),
         ({"role": "user"}, r"messages\[1\].content is missing or null"),
         ({"role": "assistant", "content": None, "tool_calls": []}, r"messages\[1\].content is missing or null"),
         ({"role": "user", "content": 5}, r"messages\[1\].content must be a string or a list"),

@@ -59,6 +59,12 @@ def test_B6_what_is_not_unicode(demo, path, text):
     assert answer.status == 400 and "is not JSON" in answer.json["error"]["message"]
 
 
+def test_B6_a_byte_that_is_no_utf8_is_found_by_its_place_in_the_body(demo):
+    body = b'{"messages": [{"role": "user", "content": "Gr\xfc\xdfe"}]}'
+    message = demo.ask(CHAT, body).json["error"]["message"]
+    assert message == f"the body is not JSON: byte 0xfc at offset {body.index(0xFC)} is not UTF-8"
+
+
 @pytest.mark.parametrize("path", ROUTES)
 def test_B6_nul_is_text_and_the_answer_is_utf8(demo, path):
     body = json.dumps(ROUTES[path]).encode().replace(b'"hi"', b'"a\\u0000b \\ud83d\\ude00"')
