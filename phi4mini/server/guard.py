@@ -63,7 +63,9 @@ class Guard:
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen["status"] = message["status"]
-                message = {**message, "headers": [*message["headers"], *self._marks(id, origin, scope)]}
+                has = {name.lower() for name, _ in message["headers"]}
+                marks = [mark for mark in self._marks(id, origin, scope) if mark[0] == b"vary" or mark[0] not in has]
+                message = {**message, "headers": [*message["headers"], *marks]}
             await send(message)
 
         try:
@@ -183,7 +185,7 @@ class Guard:
         yield b"vary", b"Origin"
         if origin is not None and origin in self.settings.origins:
             yield b"access-control-allow-origin", origin.encode("latin-1", "replace")
-            yield b"access-control-expose-headers", b"x-request-id, retry-after"
+            yield b"access-control-expose-headers", b"x-request-id, retry-after, x-ignored-fields"
             if scope["method"] == "OPTIONS":
                 yield b"access-control-allow-methods", b"GET, POST"
                 yield b"access-control-allow-headers", _ALLOWED_HEADERS.encode()

@@ -25,7 +25,7 @@ _REFUSALS = {
     404: "There is no such model, file or route.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The body is not JSON.",
+    415: "The body is not JSON, or compressed.",
     421: "The server does not answer to that Host.",
     429: "Too many requests of this key wait, or too many wrong keys came from this address.",
     431: "Too many headers.",

@@ -48,6 +48,13 @@ def bearer(key: str = KEY) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+@pytest.mark.parametrize("path", ["/", "/page/base.css", "/health", "/v2", "/metrics"])
+def test_no_header_is_sent_twice(server, path):
+    head = server.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    names = [line.split(b":")[0].lower() for line in head.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]]
+    assert b"x-content-type-options" in names and len(names) == len(set(names)), names
+
+
 # ---- keys
 
 ROWS = [pytest.param(row, id=f"{row.method} {row.path}") for row in endpoints()]
@@ -158,6 +165,8 @@ def test_C5_an_origin_that_was_allowed_may_ask_but_never_with_credentials(keyles
     assert asked.status == 200 and checked.status == 204
     for answer in (asked, checked):
         assert answer.headers["access-control-allow-origin"] == origin["Origin"]
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert set(exposed) == {"x-request-id", "retry-after", "x-ignored-fields"}
         assert "access-control-allow-credentials" not in answer.headers
         assert "Origin" in answer.headers["vary"]
     assert "authorization" in checked.headers["access-control-allow-headers"]
