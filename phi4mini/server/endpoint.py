@@ -121,11 +121,15 @@ class EndpointApp:
             deadline=min((seconds for seconds in deadlines if seconds is not None), default=None),
             figures=state.setdefault("figures", {}),
         )
+        answering = Answering(self.endpoint, call, receive, send)
         try:
-            await Answering(self.endpoint, call, receive, send).run()
+            await answering.run()
         except NotReading:
             self.service.metrics.cut_off.inc()
+            answering.left = True
             state["abort"]()
+        finally:
+            state["left"] = answering.left
 
 
 class Answering:
@@ -135,6 +139,7 @@ class Answering:
         self.endpoint, self.call, self.settings = endpoint, call, call.service.settings
         self._receive, self._send = receive, send
         self._begun = False
+        self.left = False  # whether the client did before the answer was whole
 
     async def run(self) -> None:
         """Read, answer, and give up when nobody listens any more."""
@@ -150,6 +155,7 @@ class Answering:
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
+                self.left = True
                 self.call.service.metrics.cancelled.inc()
         finally:
             gone.cancel()

@@ -28,6 +28,7 @@ from phi4mini.server.settings import Settings
 _MOST_HEADERS, _MOST_HEAD = 100, 32 << 10  # headers, and bytes of them with the path
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
+_LEFT = 499  # as nginx has it: the client left, or did not read, before the answer was whole; nobody is sent this
 _SAFE_METHODS = ("GET", "HEAD")
 _ALLOWED_HEADERS = "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta, x-timeout"
 _WRONG_KEYS, _WRONG_SECONDS, _MOST_PEERS = 20, 60.0, 4096  # wrong keys one address may send in that time
@@ -193,8 +194,10 @@ class Guard:
 
     def _report(self, scope: Scope, id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "(none)"
+        if not status or scope["state"].get("left"):
+            status = _LEFT
         self._ended(scope["method"], route, status, seconds)
-        values: dict[str, Any] = {"method": scope["method"], "path": scope["path"], "status": status or "left"}
+        values: dict[str, Any] = {"method": scope["method"], "path": scope["path"], "status": status}
         self.log.event("request", id=id, **values, ms=round(seconds * 1000, 1), **scope["state"].get("figures", {}))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -26,6 +26,8 @@ class Metrics:
 
     def __init__(self, runner: Runner) -> None:
         self.registry = CollectorRegistry()
+        # gauges beside every counter that say when it began: nobody asks
+        disable_created_metrics()  # type: ignore[no-untyped-call]
 
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(f"phi4mini_{name}", text, labels, registry=self.registry)
@@ -49,8 +51,8 @@ class Metrics:
         self.registry.register(_Engine(runner))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One HTTP request is over; status 0: the client left first."""
-        self.http.labels(method if method in _METHODS else "other", route, str(status or 499)).inc()
+        """One HTTP request is over; status 499: the client left first."""
+        self.http.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self.http_seconds.observe(seconds)
 
     def ended(self, request: Request, tokens: int) -> None:

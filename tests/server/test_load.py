@@ -74,11 +74,16 @@ def test_F1_a_full_queue_is_429_at_once_and_who_was_accepted_finishes(server):
 # ---- F3
 
 
+def answered(server, status):
+    return server.metric("http_requests_total", f'{{method="POST",route="{CHAT}",status="{status}"}}')
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
 def test_F3_who_leaves_frees_all_that_was_held(server, phase, stream):
     server.rest()
-    cancelled, blocking = server.metric("requests_cancelled_total"), None
+    cancelled, left, blocking = server.metric("requests_cancelled_total"), answered(server, 499), None
+    said = len(server.said)
     if phase == "queue":
         blocking = forever(server)
         leaving = server.start_chat(stream=stream)
@@ -90,6 +95,8 @@ def test_F3_who_leaves_frees_all_that_was_held(server, phase, stream):
         leaving = forever(server, stream=stream)
     leaving.close()
     wait_until(lambda: server.metric("requests_cancelled_total") == cancelled + 1, 5)
+    wait_until(lambda: answered(server, 499) == left + 1, 5)
+    wait_until(lambda: f"path={CHAT} status=499 " in server.said[said:], 5)
     if blocking:
         wait_until(lambda: server.metric("requests_waiting") == 0, 5)
         assert server.metric("requests_running") == 1, "the other one goes on"
@@ -283,5 +290,6 @@ def test_F14_metrics_are_quick_while_busy_and_labels_bounded(server):
     text = server.ask("/metrics").body.decode()
     labels = set(re.findall(r'(\w+)="([^"]*)"', text))
     assert not [value for _, value in labels if "none-" in value or "nowhere" in value or "VERB" in value]
+    assert not re.findall(r"^\w+_created", text, re.M), "what is not in docs/operation.md"
     assert {name for name, _ in labels} <= {"method", "route", "status", "reason", "le"}
     assert len(text.splitlines()) < 600
