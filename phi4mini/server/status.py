@@ -8,7 +8,7 @@ import msgspec
 
 from phi4mini import __version__
 from phi4mini.server.endpoint import Call, Endpoint, Raw
-from phi4mini.server.errors import ApiError, unavailable
+from phi4mini.server.errors import unavailable
 
 
 class Health(msgspec.Struct):
@@ -103,10 +103,7 @@ async def models(call: Call) -> ModelList:
 
 async def model(call: Call) -> ModelCard:
     """One model by its name."""
-    name = str(call.path["model"])
-    if name not in call.service.names:
-        message = f"the model {name[:80]!r} is not served here"
-        raise ApiError(404, message, param="model", code="model_not_found")
+    call.service.check_model(str(call.path["model"]))
     return _card(call)
 
 

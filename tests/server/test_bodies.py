@@ -103,7 +103,9 @@ def test_B8_the_names_it_has(demo):
     for name in ("demo", "default"):
         assert demo.ask(CHAT, asking("hi", 1, model=name)).json["model"] == "demo"
         assert demo.ask(f"/v1/models/{name}").json["id"] == "demo"
-    assert demo.ask("/v1/models/gpt-4").code == "model_not_found"
+    unknown = demo.ask("/v1/models/gpt-4")
+    assert unknown.code == "model_not_found"
+    assert unknown.json == demo.ask(CHAT, asking("hi", 1, model="gpt-4")).json, "it says what is served"
 
 
 @pytest.mark.parametrize(
