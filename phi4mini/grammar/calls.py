@@ -34,7 +34,8 @@ def grammar(
         raise BadInput(f"the chat format {chat_format!r} has no tools")
     functions = _chosen(functions_of(tools), required)
     schema.check_bounds([function.get("parameters") for function in functions])  # each alone and all together
-    rules = [_start(tokenizer, format, required=required is not False, parallel=parallel)]
+    several = parallel and not isinstance(required, str)  # who names a function wants one call of it, as OpenAI has it
+    rules = [_start(tokenizer, format, required=required is not False, parallel=several)]
     rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(functions))))
     for i, function in enumerate(functions):
         rules.append(f"call_{i}: {_literal(_head(function))} @arguments_{i} {_literal('}')}")

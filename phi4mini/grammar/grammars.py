@@ -94,9 +94,9 @@ class Grammars:
     ) -> Constraint:
         """Calls of `tools` as `chat_format` writes them, arguments after each function's schema.
 
-        `required`: True for a call and nothing else, a name for a call of that function, False for free text that may
-        end in a call. `parallel` allows several. Raises BadInput: no tools, a name that is not among them, a format
-        without tools, a schema that cannot be followed.
+        `required`: True for a call and nothing else, a name for one call of that function, False for free text that may
+        end in a call. `parallel` allows several, but of a named function. Raises BadInput: no tools, a name that is not
+        among them, a format without tools, a schema that cannot be followed.
         """
         from phi4mini.grammar import calls
 

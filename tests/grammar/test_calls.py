@@ -50,9 +50,10 @@ def test_E8_required_is_a_call_and_nothing_else(phi, grammars, chat_format, para
 
 @pytest.mark.parametrize("chat_format", ["phi", "chatml"])
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_E8_named_is_a_call_of_that_function(phi, grammars, chat_format, name):
-    for seed in range(4):
-        constraint = grammars.tool_calls(TOOLS, chat_format, required=name, parallel=False)
+@pytest.mark.parametrize("parallel", [False, True])
+def test_E8_named_is_one_call_of_that_function(phi, grammars, chat_format, name, parallel):
+    for seed in range(6):
+        constraint = grammars.tool_calls(TOOLS, chat_format, required=name, parallel=parallel)
         content, [call] = calls_in(phi, wander(constraint, seed), chat_format)
         assert content == "" and call[0] == name and proper(call)
 

@@ -77,6 +77,19 @@ def test_E8_a_call_that_is_required_comes(request, server, choice):
 
 
 @pytest.mark.parametrize("server", BOTH)
+@pytest.mark.parametrize("seed", range(3))
+def test_E8_a_named_function_is_called_once(request, server, seed):
+    """Of a function without arguments the model could only repeat the same call."""
+    fields = {"tools": [tool("now"), TIME], "tool_choice": {"type": "function", "function": {"name": "now"}}}
+    answer = request.getfixturevalue(server).ask(
+        CHAT, asking("Now!", 120, **fields) | {"temperature": 1, "seed": seed, "ignore_eos": True}
+    )
+    (call,) = calls_of(answer)
+    assert call["function"] == {"name": "now", "arguments": "{}"}
+    assert answer.json["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("server", BOTH)
 def test_E9_the_deltas_of_a_stream_are_the_whole(request, server):
     running = request.getfixturevalue(server)
     fields = {"tools": [WEATHER, TIME], "tool_choice": "required"}
