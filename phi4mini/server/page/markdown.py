@@ -146,18 +146,22 @@ def _table(state: Any, start: int, end: int, silent: bool) -> bool:
 
 
 def _marks(state: Any) -> None:
-    """Alignment as a class, since the page allows no style; `[ ]` and `[x]` of a task list as boxes."""
-    for before, token in zip([None, *state.tokens], state.tokens, strict=False):
+    """Alignment as a class, since the page allows no style; `[ ]` and `[x]` of a task list as boxes without bullets."""
+    for at, token in enumerate(state.tokens):
         if token.type in ("th_open", "td_open") and "style" in token.attrs:
             token.attrs = {"class": str(token.attrs["style"]).removeprefix("text-align:")}
-        if token.type == "inline" and token.children and before is not None and before.type == "paragraph_open":
-            _task(token.children[0], token.level)
+        begun = [before.type for before in state.tokens[max(at - 2, 0) : at]]
+        begins = token.type == "inline" and begun == ["list_item_open", "paragraph_open"]
+        if begins and token.children and _task(token.children[0]):
+            state.tokens[at - 2].attrs = {"class": "task"}
 
 
-def _task(first: Token, level: int) -> None:
-    box = _TASK.match(first.content) if level >= 3 else None  # list, item, paragraph
+def _task(first: Token) -> bool:
+    """Make the `[ ]` that an item begins with a box; whether there was one."""
+    box = _TASK.match(first.content)
     if box:
         first.content = ("☐ " if box[1] == " " else "☑ ") + first.content[box.end() :]
+    return box is not None
 
 
 def _table_open(*_: object) -> str:
@@ -221,6 +225,7 @@ def _cleaner() -> nh3.Cleaner:
         set_tag_attribute_values={"a": {"target": "_blank"}},
         allowed_classes={
             "mtd": set(LINES),
+            "li": {"task"},
             **{tag: _BLOCKS | (colours if tag == "span" else set()) for tag in blocks},
         },
         url_schemes={"http", "https", "mailto"},

@@ -152,6 +152,7 @@ def test_link_definitions_are_shown():
 def test_task_lists_and_line_ends():
     html = render("- [ ] open\n- [x] done\n\nfirst\nsecond [x] third")
     assert "☐ open" in html and "☑ done" in html and "first<br>" in html and "second [x] third" in html
+    assert html.count('<li class="task">') == 2 and "task" not in render("- a\n\n  [x] b\n- c [x] d")
 
 
 def test_lone_surrogates_and_null_bytes_are_replaced():
