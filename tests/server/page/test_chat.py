@@ -35,6 +35,19 @@ def test_an_answer_arrives_with_its_figures(chat):
     assert chat.titles() == ["Name a colour."]
 
 
+def test_the_meter_counts_the_prompt_that_the_draft_would_make(chat):
+    """With the template's own tokens and the tools; the answer's figures say how many they were."""
+    chat.set_up(tools='[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]')
+    chat.page.fill("#draft", "Name a colour.")
+    meter = chat.page.locator("#meter-text")
+    meter.filter(has_text=re.compile(r"^\d")).wait_for()
+    counted = int(meter.inner_text().split()[0])
+    chat.send("Name a colour.")
+    written = int(re.search(r"(\d+) tokens", stats(chat))[1])
+    meter.filter(has_text=re.compile(rf"^{counted + written} ")).wait_for()
+    assert counted > 50
+
+
 def test_an_answer_is_done_when_all_of_it_is_on_the_page(chat):
     """Its beginning is rendered and the rest held back: the server has ended it, the page has not shown it."""
     passed, held, most = [], [], 1
@@ -228,6 +241,9 @@ def test_tool_calls_are_shown_and_their_results_sent(chat):
     assert chat.page.locator(".call-name").inner_text() == "get_weather"
     assert chat.page.locator(".call pre").inner_text() == '{\n  "city": "Oslo",\n  "days": 2\n}'
     assert chat.page.get_attribute("#draft", "placeholder") == "Result of get_weather"
+    chat.button("Copy the call").click()
+    copied = json.loads(chat.page.evaluate("navigator.clipboard.readText()"))
+    assert copied == {"name": "get_weather", "arguments": {"city": "Oslo", "days": 2}}
     chat.page.unroute("**/v1/chat/completions")
     with chat.page.expect_request("**/v1/chat/completions") as asked:
         chat.send('{"degrees": 4}', wait=False)
@@ -235,6 +251,15 @@ def test_tool_calls_are_shown_and_their_results_sent(chat):
     assert messages[-1] == {"role": "tool", "content": '{"degrees": 4}', "tool_call_id": "c1"}
     assert messages[-2]["tool_calls"][0]["function"] == call["function"] and asked.value.post_data_json["tools"]
     chat.wait_answer()
+    assert chat.fault() == ""
+
+
+def test_the_fields_of_json_show_what_would_be_taken(chat):
+    for name in ("schema", "tools"):
+        json.loads(chat.page.get_attribute(f"#p-{name}", "placeholder"))
+    tools = chat.page.get_attribute("#p-tools", "placeholder")
+    chat.set_up(tools=tools, max_tokens="2")
+    chat.send("Say red.")
     assert chat.fault() == ""
 
 

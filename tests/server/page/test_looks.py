@@ -105,13 +105,15 @@ def test_digits_and_letters_are_of_one_font(measured):
 
 
 @pytest.mark.parametrize("width", [390, 320])
-def test_nothing_runs_off_a_phone_with_a_long_context(context, server, width):
+def test_nothing_runs_off_a_phone_with_a_long_context(context, server, tmp_path, width):
     """The server's context and the count are given: no demo has so many tokens."""
     context.set_default_timeout(60_000)
     context.route("**/props", lambda route: route.fulfill(json={**route.fetch().json(), "n_ctx": 131_072}))
-    context.route("**/tokenize", lambda route: route.fulfill(json={"tokens": [0] * 129_876, "count": 129_876}))
+    context.route("**/tokenize", lambda route: route.fulfill(json={"tokens": [0] * 100_000}))
     chat = ChatPage(context, server)
     chat.page.set_viewport_size({"width": width, "height": 844})
+    answered = conversation(("user", "x"), ("assistant", "y"), stats={"context": 29_876})
+    chat.import_file(write_export(tmp_path / "c.json", answered))
     chat.page.fill("#draft", "half a thought")
     chat.page.wait_for_selector("#meter-text:has-text('about 129,876 of 131,072 tokens')")
     chat.page.wait_for_selector("#meter.nearly-full")

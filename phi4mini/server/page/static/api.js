@@ -104,6 +104,11 @@ export async function countTokens(content, signal) {
   return (await json("/tokenize", { content }, { signal, quiet: true })).tokens.length;
 }
 
+/** Tokens of the prompt that a request with this body would make. */
+export async function countPrompt(body, signal) {
+  return (await json("/v1/chat/completions/input_tokens", body, { signal, quiet: true })).input_tokens;
+}
+
 /** Chunks of a streamed chat completion. Throws ServerError for an error in it, Unreachable where it breaks off. */
 export async function* chat(body, signal) {
   const response = await send("/v1/chat/completions", body, { signal });

@@ -109,7 +109,8 @@ export class MessageView {
   #actions(answer, isLast) {
     if (answer) return [];
     const { chat, node } = this;
-    const copy = iconButton("copy", "Copy the text", (event) => copyText(node.content, event.currentTarget));
+    const label = node.content || !node.tool_calls ? "Copy the text" : "Copy the call";
+    const copy = iconButton("copy", label, (event) => copyText(copied(node), event.currentTarget));
     const remove = iconButton("delete", "Delete this and what follows", () => chat.removeNode(node));
     if (node.role === "assistant") {
       const again = iconButton("again", "Another answer", () => chat.regenerate(node));
@@ -153,6 +154,18 @@ export class MessageView {
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);
   }
+}
+
+/** What is copied of a message: its text; where there is none, its calls as JSON. */
+function copied({ content, tool_calls: calls = [] }) {
+  const named = calls.filter(Boolean).map(({ function: { name, arguments: text } }) => {
+    try {
+      return { name, arguments: JSON.parse(text) };
+    } catch {
+      return { name, arguments: text }; // the model has erred: its own words
+    }
+  });
+  return content || JSON.stringify(named.length === 1 ? named[0] : named, null, 2);
 }
 
 /** Name and arguments of a tool call; the arguments as they are while they are not JSON yet. */

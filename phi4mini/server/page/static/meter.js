@@ -1,9 +1,11 @@
 // How full the context is: the figures of the last answer, and what has been written since as the server counts it.
-// "about" stands where something was counted apart from the conversation's own control tokens.
+// Before the first answer the server counts the whole prompt, with its template and tools; after it only what is new,
+// so that a long conversation is not sent at every pause. "about" stands where control tokens were not counted.
 
-import { countTokens } from "./api.js";
+import { countPrompt, countTokens } from "./api.js";
 import { byId, grouped } from "./dom.js";
-import { shownPath } from "./tree.js";
+import { requestParameters } from "./parameters.js";
+import { requestMessages, shownPath } from "./tree.js";
 
 const PAUSE = 500; // ms of quiet before a draft is counted
 
@@ -38,18 +40,33 @@ export class Meter {
 
   async #count() {
     this.#abort = new AbortController();
-    const { current } = this.chat;
-    const path = shownPath(current);
+    const { signal } = this.#abort;
+    const path = shownPath(this.chat.current);
     const known = path.findLastIndex((node) => node.stats?.context);
-    const texts = path.slice(known + 1).map((node) => node.content);
-    if (known < 0) texts.unshift(current.system);
-    const rest = [...texts, this.#draft].filter(Boolean).join("\n");
+    const ofTexts = path.every((node) => node.role !== "tool" && !node.tool_calls);
     try {
-      const counted = rest ? await countTokens(rest, this.#abort.signal) : 0;
-      this.#show((path[known]?.stats.context ?? 0) + counted, counted > 0);
+      if (known < 0 && ofTexts) await this.#countAll(path, signal);
+      else await this.#countRest(path[known]?.stats.context ?? 0, path.slice(known + 1), signal);
     } catch (error) {
       if (error.name !== "AbortError") this.#show(null);
     }
+  }
+
+  /** The prompt as it would be sent; an answer at its end is counted as if it were continued. */
+  async #countAll(path, signal) {
+    const { current } = this.chat;
+    const messages = requestMessages(current, path.at(-1));
+    if (this.#draft) messages.push({ role: "user", content: this.#draft });
+    const { tools } = requestParameters(current.params);
+    const continuing = messages.at(-1)?.role === "assistant" ? { continue_final_message: true } : {};
+    this.#show(messages.length ? await countPrompt({ messages, tools, ...continuing }, signal) : 0, false);
+  }
+
+  async #countRest(context, nodes, signal) {
+    const system = context ? "" : this.chat.current.system;
+    const rest = [system, ...nodes.map((node) => node.content), this.#draft].filter(Boolean).join("\n");
+    const counted = rest ? await countTokens(rest, signal) : 0;
+    this.#show(context + counted, counted > 0);
   }
 
   #show(tokens, about) {

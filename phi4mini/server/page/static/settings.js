@@ -5,10 +5,13 @@ import { byId, el } from "./dom.js";
 import { FIELDS, jsonFault, numberFault } from "./parameters.js";
 
 const DEFAULTS = "phi4mini.defaults";
+const SCHEMA = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}';
+const TOOLS = `[{"type": "function", "function": {"name": "get_weather", "parameters": ${SCHEMA}}}]`;
+const LISTED = "a JSON list of functions; you give the results";
 const TEXTS = [
   { name: "stop", label: "Stop at", hint: "one text a line; \\n is a line end", rows: 2 },
-  { name: "schema", label: "JSON schema", hint: "the answer will be JSON of this form", rows: 4, kind: "object" },
-  { name: "tools", label: "Tools", hint: "a JSON list of functions; you give the results", rows: 4, kind: "list" },
+  { name: "schema", label: "JSON schema", hint: "the answer will be JSON of it", kind: "object", example: SCHEMA },
+  { name: "tools", label: "Tools", hint: LISTED, kind: "list", example: TOOLS },
 ];
 
 /** Settings of a new conversation, as the user has kept them. */
@@ -50,8 +53,9 @@ export class Settings {
     this.#add(byId("numbers"), name, label, hint, field, (text) => numberFault(spec, text));
   }
 
-  #addText({ name, label, hint, rows, kind }) {
-    const field = el("textarea", { id: `p-${name}`, rows, spellcheck: "false", class: "code-field" });
+  #addText({ name, label, hint, kind, example, rows = 5 }) {
+    const shown = { rows, spellcheck: "false", class: "code-field", placeholder: example };
+    const field = el("textarea", { id: `p-${name}`, ...shown });
     this.#add(byId("texts"), name, label, hint, field, (text) => (kind ? jsonFault(text, kind) : ""));
   }
 
