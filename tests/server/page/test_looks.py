@@ -123,3 +123,36 @@ def test_nothing_runs_off_a_phone_with_a_long_context(context, server, tmp_path,
           .map((e) => e.outerHTML)"""
     )
     assert beyond == [] and chat.page.locator(".caution").is_visible()
+
+
+@pytest.mark.parametrize("width, height", [(390, 844), (1200, 800)])
+@pytest.mark.parametrize("scrolled", [False, True])
+def test_a_notice_covers_nothing(chat, tmp_path, width, height, scrolled):
+    """Neither the buttons under the last answer nor the one that goes to the end."""
+    chat.page.set_viewport_size({"width": width, "height": height})
+    answered = conversation(("user", "x"), ("assistant", "a line\n\n" * 60))
+    chat.import_file(write_export(tmp_path / "c.json", answered))
+    chat.wait_answer()
+    chat.page.wait_for_function(f"() => {{ {PARTS} return all('.body p').length === 60; }}")
+    seen = "#jump" if scrolled else ".message.last .message-foot .icon-button"
+    if scrolled:
+        chat.page.evaluate("document.querySelector('#scroller').scrollTop = 300")
+    chat.page.locator(seen).first.wait_for()
+    hidden = chat.page.evaluate(
+        """(seen) => [...document.querySelectorAll(`${seen}, #draft, #send, .caution, .notice`)].filter((e) => {
+          const {left, top, width, height} = e.getBoundingClientRect();
+          return !e.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+        }).map((e) => e.outerHTML)""",
+        seen,
+    )
+    assert hidden == [] and chat.page.locator(".notice").is_visible()
+
+
+def test_a_notice_can_be_used_while_the_drawer_is_open(chat, tmp_path):
+    chat.page.set_viewport_size({"width": 390, "height": 844})
+    chat.import_file(write_export(tmp_path / "c.json", conversation(("user", "x"), ("assistant", "y"))))
+    chat.page.click("#menu")
+    chat.page.hover(".entry")
+    chat.page.locator(".entry").get_by_role("button", name="Delete").click()
+    chat.page.get_by_role("button", name="Undo").click()
+    chat.page.wait_for_selector(".entry-title:has-text('imported')", state="attached")

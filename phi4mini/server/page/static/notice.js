@@ -1,4 +1,4 @@
-// Short messages at the edge of the page, and what a screen reader is told. Messages that need an answer stay longer.
+// Short messages above the field, where they cover nothing, and what a screen reader is told. Messages that need an answer stay longer.
 
 import { byId, el, iconButton } from "./dom.js";
 

@@ -23,7 +23,8 @@ export class Thread {
     chat.addEventListener("ended", ({ detail }) => this.#later(detail.node));
     this.#scroller.addEventListener("scroll", () => this.#noteScroll(), { passive: true });
     this.#jump.addEventListener("click", () => this.follow());
-    new ResizeObserver(() => this.#following && this.#toEnd()).observe(this.#list);
+    const resized = new ResizeObserver(() => this.#following && this.#toEnd());
+    for (const element of [this.#list, this.#scroller]) resized.observe(element); // a notice takes some of the height
   }
 
   /** Goes to the end and stays there. */
