@@ -1,4 +1,5 @@
-// Short messages above the field, where they cover nothing, and what a screen reader is told. Messages that need an answer stay longer.
+// Short messages above the field, where they cover nothing, and what a screen reader is told. Messages that need an
+// answer stay longer.
 
 import { byId, el, iconButton } from "./dom.js";
 
