@@ -10,7 +10,7 @@ const TOOLS = `[{"type": "function", "function": {"name": "get_weather", "parame
 const LISTED = "a JSON list of functions; you give the results";
 const TEXTS = [
   { name: "stop", label: "Stop at", hint: "one text a line; \\n is a line end", rows: 2 },
-  { name: "schema", label: "JSON schema", hint: "the answer will be JSON of it", kind: "object", example: SCHEMA },
+  { name: "schema", label: "JSON schema", hint: "the answer is JSON of this form", kind: "object", example: SCHEMA },
   { name: "tools", label: "Tools", hint: LISTED, kind: "list", example: TOOLS },
 ];
 
