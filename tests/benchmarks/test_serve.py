@@ -28,7 +28,7 @@ def test_a_run_prints_and_keeps_a_table_and_one_json_line(url, tmp_path, capsys)
     lines = capsys.readouterr().out.splitlines()
     found = json.loads(lines[-1])
     assert [p["users"] for p in found["phases"]] == [1, 3]
-    assert all(p["completed"] == 3 and p["failed"] == 0 for p in found["phases"])
+    assert [(p["completed"], p["failed"]) for p in found["phases"]] == [(4, 0), (12, 0)], "four questions a user"
     assert [p["correct"] for p in found["phases"]] == [None, 1.0]
     assert found["phases"][1]["request_goodput"] == found["phases"][1]["request_throughput"]
     table = [line for line in lines if line.startswith("| ")]
@@ -49,7 +49,8 @@ def test_one_user_comes_first_though_nobody_asked(url, tmp_path, capsys):
 def test_a_failure_is_the_exit_code_and_said(url, tmp_path, capsys):
     data = tmp_path / "rows.jsonl"
     data.write_text('{"prompt": "well"}\n{"question": "fail"}\n', encoding="utf-8")
-    assert serve.main(["--url", url, "--users", "1", "--data", str(data), "--out", str(tmp_path)]) == 1
+    asked = ["--users", "1", "--requests", "2", "--data", str(data)]
+    assert serve.main(["--url", url, *asked, "--out", str(tmp_path)]) == 1
     streams = capsys.readouterr()
     assert json.loads(streams.out.splitlines()[-1])["phases"][0]["failed"] == 1
     assert "failed: status 500" in streams.err
