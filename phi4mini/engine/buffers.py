@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 258  # of one pass, whole tiles of 3: longer prompts go in chunks, which changes no bit; 512 are no faster
 MAX_OUTPUTS = 64  # rows of logits of one pass: 64 x 200,064 f32 are 51 MB
 PARTIAL_ROWS = 5120  # rows x chunks of attention's partial results: 64 MB at Phi-4-mini's size
-OFF_POWER = 64  # floats that keep the rows of the widest array from falling into the same few sets of a cache
+OFF_POWER = 64  # floats between the rows that a matmul sums into: 4,096 bytes apart they share a few sets of a cache
 PADDING = 12  # rows past the last that a register tile may compute
 OUTPUT_ROWS = MAX_OUTPUTS + PADDING
 SLACK = 64 * 1024  # bytes of one thread's scratch beyond need, so that threads share no page
@@ -62,8 +62,8 @@ class Buffers:
         c, rows, outputs = config, MAX_ROWS + PADDING, OUTPUT_ROWS
         self.config, self.capacity = c, rows
         self._sinks: dict[tuple[str, str, int], Sink] = {}
-        self.x = aligned((rows, c.hidden_size))
-        self.qkv = aligned((rows, c.qkv_rows))
+        self.x = aligned((rows, c.hidden_size + OFF_POWER))
+        self.qkv = aligned((rows, c.qkv_rows + OFF_POWER))
         self.gate_up = aligned((rows, 2 * c.intermediate_size + OFF_POWER))
         self.q = aligned((rows, c.num_heads * c.head_dim * 4), np.uint8)
         self.q_scale = aligned((rows, c.num_heads))
@@ -107,7 +107,7 @@ class Buffers:
     def load(self, batch: Batch, embed: Matrix, tall: int) -> None:
         """Write a pass's inputs where the programs expect them."""
         n, outputs = len(batch.ids), len(batch.wanted)
-        self.x[:n] = embed.rows_at(batch.ids)
+        self.x[:n, : embed.cols] = embed.rows_at(batch.ids)
         for name in ("positions", "pages", "slots", "cos", "sin"):
             getattr(self, name)[:n] = getattr(batch, name)
         self.rows[0], self.outputs[0] = n, outputs

@@ -76,7 +76,7 @@ class Network:
         (rows, hidden_size), a new array. The norm is computed in float64.
         """
         self.run(batch)
-        x = self.buffers.x[: len(batch.ids)].astype(np.float64)
+        x = self.buffers.x[: len(batch.ids), : self.config.hidden_size].astype(np.float64)
         scale = 1 / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + self.config.rms_norm_eps)
         return (x * scale * self.weights.norm).astype(np.float32)
 
@@ -126,7 +126,8 @@ class Network:
             self._matmul(qkv, into, b.qkv, rows, residual=False),
             Call(
                 rope.rope_append(kind=kind, **shape, half=c.rotary_dim // 2),
-                qkv=b.qkv, cos=b.cos, sin=b.sin, rows=b.rows, pages=b.pages, slots=b.slots, **pool, **b.queries,
+                qkv=b.qkv, stride=b.qkv.strides[0], cos=b.cos, sin=b.sin, rows=b.rows, pages=b.pages, slots=b.slots,
+                **pool, **b.queries,
             ),
             Call(
                 attention.attend(kind=kind, **shape, tall=tall),
@@ -158,10 +159,13 @@ class Network:
         b, head = self.buffers, self.weights.head
         into, fine = b.sink("output", head), OUTPUT_ROWS if head.format.block else 0
         calls = [
-            Call(copy.gather(cols=self.config.hidden_size), x=b.x, index=b.wanted, rows=b.outputs, out=b.picked),
+            Call(
+                copy.gather(cols=self.config.hidden_size),
+                x=b.x, stride=b.x.strides[0], index=b.wanted, rows=b.outputs, out=b.picked,
+            ),
             self._norm(b.picked, self.weights.norm, b.outputs, into, fine),
             self._matmul(head, into, b.logits, outputs, residual=False, count=b.outputs),
-        ]
+        ]  # fmt: skip
         return calls + (self._second_look(into, fine) if fine else [])
 
     def _second_look(self, x: Sink, fine: int) -> list[Call]:
@@ -178,7 +182,8 @@ class Network:
 
     def _norm(self, x: np.ndarray, weight: np.ndarray, rows: np.ndarray, into: Sink, fine: int = 0) -> Call:
         spec = norm.rmsnorm(format=into.format, cols=self.config.hidden_size, fine=fine)
-        return Call(spec, x=x, weight=weight, eps=self.config.rms_norm_eps, rows=rows, **into.arguments)
+        eps = self.config.rms_norm_eps
+        return Call(spec, x=x, stride=x.strides[0], weight=weight, eps=eps, rows=rows, **into.arguments)
 
     def _matmul(
         self, w: Matrix, x: Sink, out: np.ndarray, rows: int, residual: bool, count: np.ndarray | None = None

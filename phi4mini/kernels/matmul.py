@@ -7,9 +7,9 @@ For each output the sum goes over runs of inputs in ascending order, starting fr
     acc = fma(minimum_w, scale_a * sum(a), acc)       formats with a minimum
 
 `rows_few` (1 to 8 rows: decode, a few streams, speculation) streams the weights once and unpacks them in registers:
-bound by memory. `rows_many` (prefill) unpacks a panel of 256 to 1,024 inputs x 64 outputs into a cache of its core and
-runs a register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone,
-so the number of rows never changes a bit.
+bound by memory. `rows_many` (prefill) unpacks a panel of 256 or 512 inputs x 64 outputs into the core's L1 and runs a
+register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone, so the
+number of rows never changes a bit.
 
 Upper nibbles stay multiplied by 16 where that is free (`high_factor`); 1/16 goes into the scale, which is exact.
 """
@@ -24,7 +24,8 @@ from phi4mini.kernels.lang import F32, I8, I32, I64, Kernel, Spec, V, Var, kerne
 
 FEW = 8  # rows whose accumulators registers hold; a pass of so few rows streams every matrix once
 SMALL_PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, half of the smallest L1
-_LARGE_L1, _LARGE_L2 = 48 << 10, 512 << 10
+_LARGE_L1 = 48 << 10
+_PARTS, WORTH_CUTTING = 4, 32  # parts of a last tile, and turns of rows that pay for unpacking it once a part
 
 
 def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Spec:
@@ -36,12 +37,10 @@ def matmul(format: str, rows: int, strips: int, cols: int, residual: bool) -> Sp
 
 
 def panel_inputs() -> int:
-    """Inputs of a panel. The longer, the less traffic of partial sums: 512 in an L1 of 48 KB (8 % over 256 on Zen 5);
-    L2 keeps up with cores of one dot product a cycle, whose L1 is smaller (1,024: 4 % over 256 on Zen 4).
+    """Inputs of a panel: as many as fill half of an L1 of 32 KB, or two thirds of one of 48. A longer panel stores
+    partial sums less often, a shorter one leaves room for the rows.
     """
-    if cpu().l1 >= _LARGE_L1:
-        return 2 * SMALL_PANEL
-    return 4 * SMALL_PANEL if cpu().l2 >= _LARGE_L2 else SMALL_PANEL
+    return 2 * SMALL_PANEL if cpu().l1 >= _LARGE_L1 else SMALL_PANEL
 
 
 def tile_strips(strips: int) -> int:
@@ -145,30 +144,54 @@ def _dots(k: Kernel, x: Activations, lines: V, unit: V, rows: int) -> list[list[
     "rows:ptr ticket:ptr scratch:ptr scratch_stride:int"
 )
 def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool, panel: int = SMALL_PANEL) -> None:
-    """Tiles of 64 outputs handed out by ticket; rows (i64 in memory) are computed in tiles, past the last one into
-    the padding.
+    """Tiles of 64 outputs handed out by ticket, the last ones in parts; rows (i64 in memory) are computed `tall` at a
+    time, past the last one into the padding.
     """
     f = FORMATS[format]
     tall = tile_rows(wide)
     at = _Panel(k.scratch.at(k.tid * k.scratch_stride), panel, wide)
-    rows = k.load(k.rows, I64, align=8)
-    tiles = k.strips // wide
+    work = _Work(k, k.strips // wide, (k.load(k.rows, I64, align=8) + (tall - 1)) // tall)
     following = k.var(I64, k.fetch_add(k.ticket, 1))
     with k.until() as leave:
-        tile = following.get()
-        leave(tile >= tiles)
+        item = following.get()
+        leave(item >= work.items)
         following.set(k.fetch_add(k.ticket, 1))
-        to_next = (k.minimum(following.get(), tiles - 1) - tile) * (wide * f.strip_bytes(cols))
+        tile, (start, end) = work.tile(item), work.turns_of(item)
         base = k.weights.at(tile * (wide * f.strip_bytes(cols)))
+        next_tile = k.weights.at(work.tile(k.minimum(following.get(), work.items - 1)) * (wide * f.strip_bytes(cols)))
         for first in k.span(0, cols, panel):
             width = k.minimum(k.like(cols, first) - first, panel) if cols % panel else k.like(panel, first)
-            here = first // f.superblock * f.superblock_bytes
-            whole = k.like(panel // f.superblock * f.superblock_bytes, here)
-            ahead = k.select(first + panel < cols, whole, to_next - here)
-            _unpack_panel(k, f, base, first, width, at, cols, ahead)
-            for row in k.span(0, rows, tall):
-                out = k.out.at(tile * (wide * LINE) + row * k.out_stride)
-                _tile(k, f, at, first, width, row, out, tall, cols, residual)
+            _unpack_panel(k, f, base, first, width, at, cols)
+            after = base.at((first // f.superblock + panel // f.superblock) * f.superblock_bytes)
+            coming = k.select(first + panel < cols, after, next_tile)
+            for turn in k.span(start, end):
+                _fetch_panel(k, f, coming, turn - start, end - start, at, cols)
+                out = k.out.at(tile * (wide * LINE) + turn * tall * k.out_stride)
+                _tile(k, f, at, first, width, turn * tall, out, tall, cols, residual)
+
+
+class _Work:
+    """What tickets stand for: whole tiles (all `turns` of rows against 64 outputs), and at the end parts of tiles, so
+    that no thread waits long for the last of another's.
+    """
+
+    def __init__(self, k: Kernel, tiles: V, turns: V) -> None:
+        self.k, self.turns = k, turns
+        self.parts = k.select(turns >= WORTH_CUTTING, k.like(_PARTS, turns), 1)
+        self.whole = tiles - k.minimum(tiles, k.threads)
+        self.items = self.whole + (tiles - self.whole) * self.parts
+
+    def tile(self, item: V) -> V:
+        return self.k.minimum(item, self.whole) + self._beyond(item) // self.parts
+
+    def turns_of(self, item: V) -> tuple[V, V]:
+        """First turn and end of an item's rows."""
+        k, part = self.k, self._beyond(item) % self.parts
+        parts = k.select(item < self.whole, k.like(1, item), self.parts)
+        return self.turns * part // parts, self.turns * (part + 1) // parts
+
+    def _beyond(self, item: V) -> V:
+        return self.k.maximum(item - self.whole, 0)
 
 
 def scratch_bytes(format: str, wide: int) -> int:
@@ -195,8 +218,8 @@ class _Panel:
         return self.scale(group, strip).at(self.inputs // f.group * self.wide * LINE)
 
 
-def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Panel, cols: int, ahead: V) -> None:
-    """Integers and scales of one panel; the next one, `ahead` bytes away, is fetched while this one is multiplied."""
+def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Panel, cols: int) -> None:
+    """Integers and scales of one panel."""
     for s in range(panel.wide):
         for step in k.span(0, width // 64):
             unit = first // 64 + step
@@ -206,7 +229,6 @@ def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Pan
             levels = _first_level(k, f, header)
             for i in range(64 * f.bits // 8 // 4):
                 line = k.load(lines.at(i * LINE), vec(I8, 64))
-                k.prefetch(lines.at(ahead + i * LINE))
                 k.store(panel.line(step * 16 + i, s), k.low_nibble(line) if f.bits == 4 else line)
                 if f.bits == 4:
                     k.store(panel.line(step * 16 + (i + 8), s), k.high_nibble(line))
@@ -219,16 +241,35 @@ def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Pan
                     k.store(panel.minimum(group, s, f), minimum)
 
 
+def _fetch_panel(k: Kernel, f: Format, packed: V, turn: V, turns: V, panel: _Panel, cols: int) -> None:
+    """The part of the next panel's packed bytes that is fetched into L2 at one of `turns` turns: all at once would fill
+    the core's queue of misses, and the multiplication would wait for it.
+    """
+    lines = panel.inputs // f.superblock * f.superblock_bytes // LINE
+    each = (turns + (lines - 1)) // turns
+    for i in k.span(turn * each, k.minimum(turn * each + each, lines)):
+        for s in range(panel.wide):
+            k.prefetch(packed.at(i * LINE + s * f.strip_bytes(cols)))
+
+
 def _tile(
     k: Kernel, f: Format, panel: _Panel, first: V, width: V, row: V, out: V, tall: int, cols: int, residual: bool
 ) -> None:
-    """`tall` rows x the panel's strips, accumulators in registers."""
+    """`tall` rows x the panel's strips, accumulators in registers. What the next rows will need first is fetched
+    meanwhile.
+    """
     cells = [(m, s) for m in range(tall) for s in range(panel.wide)]
+    x = Activations(f, cols, k.q, k.scale, k.start, k.sums)
+    for m, s in cells:
+        k.prefetch(out.at(k.out_stride * (m + tall) + s * LINE), locality=3)
+    for m in range(tall):
+        later = x.row(row + (m + tall))
+        k.prefetch(later.scale.at(first // f.act_group * 4), locality=3)
+        k.prefetch(later.start.at(first // f.run * 4), locality=3)
     acc = {}
     for m, s in cells:
         old = k.load_float(out.at(k.out_stride * m + s * LINE))
         acc[m, s] = k.var(vec(F32), old if residual else k.select(k.splat(first > 0), old, 0.0))
-    x = Activations(f, cols, k.q, k.scale, k.start, k.sums)
     inputs = [x.q.at((row + m) * cols + first) for m in range(tall)]
     for g in k.span(0, width // f.group):
         for r in range(f.group // f.run):

@@ -10,17 +10,17 @@ from phi4mini.kernels.lang import F32, I64, Kernel, V, kernel, vec
 from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, store_block, store_fine
 
 
-@kernel("x:ptr weight:ptr eps:float rows:ptr " + SINK_FIELDS)
+@kernel("x:ptr stride:int weight:ptr eps:float rows:ptr " + SINK_FIELDS)
 def rmsnorm(k: Kernel, format: str, cols: int, fine: int = 0) -> None:
-    """x f32 (rows, cols), weight f32 (cols,). Where a row is split among threads, each of them sums all of it: same
-    bits.
+    """x f32 (rows, cols), `stride` bytes from row to row; weight f32 (cols,). Where a row is split among threads, each
+    of them sums all of it: same bits.
 
     With `fine`, what rounding takes from row m goes into row m + fine (store_fine).
     """
     put = partial(store_fine, fine=fine) if fine else store_block
 
     def part(row: V, first: V, end: V) -> None:
-        x = k.x.at(row * (cols * 4))
+        x = k.x.at(row * k.stride)
         squares = k.var(vec(F32), 0.0)
         for i in k.span(0, cols * 4, 64):
             v = k.load_float(x.at(i))

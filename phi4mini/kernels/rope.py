@@ -15,9 +15,13 @@ from phi4mini.kernels.kv import PAGE, KVLayout
 from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, Kernel, V, kernel, vec
 
 
-@kernel("qkv:ptr cos:ptr sin:ptr rows:ptr pages:ptr slots:ptr pool:ptr page_stride:int q:ptr q_scale:ptr q_start:ptr")
+@kernel(
+    "qkv:ptr stride:int cos:ptr sin:ptr rows:ptr pages:ptr slots:ptr pool:ptr page_stride:int "
+    "q:ptr q_scale:ptr q_start:ptr"
+)
 def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, half: int) -> None:
-    """qkv f32 (rows, (heads + 2 kv_heads) * head_dim), rotated in place; cos, sin f32 (rows, half).
+    """qkv f32 (rows, (heads + 2 kv_heads) * head_dim), `stride` bytes from row to row, rotated in place; cos, sin f32
+    (rows, half).
 
     pages i64 (rows,) page number and slots i64 (rows,) token in page, where each row's K and V go; pool the layer's
     part of page 0, page_stride bytes from page to page. q s8 or f32 (rows, heads, head_dim); int8 only: q_scale f32 and
@@ -28,7 +32,7 @@ def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, 
     first, end = k.share(k.load(k.rows, I64) * units)
     for item in k.span(first, end):
         row, unit = item // units, item % units
-        x = k.qkv.at((row * units + unit) * (head_dim * 4))
+        x = k.qkv.at(row * k.stride + unit * (head_dim * 4))
         with k.when(unit < heads + kv_heads):
             _rotate(k, x, k.cos.at(row * (half * 4)), k.sin.at(row * (half * 4)), half)
         with k.when(unit < heads):

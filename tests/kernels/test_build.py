@@ -76,7 +76,7 @@ def gathered(library: Library) -> bool:
     spec = SAMPLE[0]
     x = np.arange(96, dtype=np.float32).reshape(3, 32)
     out, index = np.zeros((2, 32), np.float32), np.array([2, 0], np.int64)
-    call = Call(spec, x=x, index=index, rows=np.array([2], np.int64), out=out)
+    call = Call(spec, x=x, stride=x.strides[0], index=index, rows=np.array([2], np.int64), out=out)
     library.function(spec)(call.block.ctypes.data, 0, 1)
     return np.array_equal(out, x[index])
 

@@ -96,6 +96,17 @@ def test_the_number_of_threads_changes_no_bit(format: str, wide: int, rows: int)
         assert same(c.product(rows, residual=True, threads=threads), alone)
 
 
+@pytest.mark.parametrize("wide", [4, 1])
+def test_parts_of_tiles_change_no_bit(wide: int) -> None:
+    """From 32 turns of rows on, the last tiles are cut among threads; the kernel for eight rows knows no tiles."""
+    outputs, cols = SHAPES[wide]
+    rows = 2 + matmul.WORTH_CUTTING * matmul.tile_rows(wide)
+    c = Case("q4", outputs, cols, rows)
+    few = [c.product(min(8, rows - first), first, residual=True) for first in range(0, rows, 8)]
+    for threads in (1, 2, 3, 7):
+        assert same(c.product(rows, residual=True, threads=threads), np.concatenate(few)), f"{threads} threads"
+
+
 @pytest.mark.parametrize("format", [name for name, f in FORMATS.items() if f.block])
 @pytest.mark.parametrize("cols", [1280, 1376])
 def test_the_length_of_a_panel_changes_no_bit(format: str, cols: int) -> None:

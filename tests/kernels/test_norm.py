@@ -8,7 +8,7 @@ import pytest
 from phi4mini.formats import FORMATS
 from phi4mini.kernels import norm, quantize
 from phi4mini.kernels.pool import Call
-from tests.kernels.harness import U, fitted, gamma, run, same, sink, starts, word
+from tests.kernels.harness import U, apart, fitted, gamma, run, same, sink, starts, word
 
 EPS = 1e-5
 
@@ -19,7 +19,9 @@ def normed(
     rows, cols = x.shape
     written = 2 * rows if fine and format != "f32" else rows
     out, spec = sink(format, written, cols), norm.rmsnorm(format=format, cols=cols, fine=rows if fine else 0)
-    run(Call(spec, x=fitted(x), weight=fitted(weight, 0), eps=EPS, rows=word(rows), **out), threads=threads)
+    wide = apart(x)
+    call = Call(spec, x=wide, stride=wide.strides[0], weight=fitted(weight, 0), eps=EPS, rows=word(rows), **out)
+    run(call, threads=threads)
     return {name: a[:written] for name, a in out.items()}
 
 

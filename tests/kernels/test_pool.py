@@ -120,7 +120,7 @@ def interrupt(*_):
 x, rows = aligned((2, 64)), aligned(8, np.int64)
 rows[0] = 2
 sink = dict(q=x, scale=x, start=x, sums=x)
-call = Call(rmsnorm(format="f32", cols=64), x=x, weight=x, eps=1.0, rows=rows, **sink)
+call = Call(rmsnorm(format="f32", cols=64), x=x, stride=256, weight=x, eps=1.0, rows=rows, **sink)
 program, pool = Program([call] * 20), Pool(2)
 signal.signal(signal.SIGALRM, interrupt)
 caught = done = 0

@@ -9,7 +9,7 @@ from phi4mini.kernels import rope
 from phi4mini.kernels.kv import PAGE
 from phi4mini.kernels.pool import Call, aligned
 from phi4mini.reference import rotate
-from tests.kernels.harness import fitted, run, same, word
+from tests.kernels.harness import apart, fitted, run, same, word
 from tests.kernels.pages import PagePool, hadamard, rounded, stored
 
 SHAPES = [
@@ -34,15 +34,15 @@ class Append:
         self.x = rng.standard_normal((ROWS, heads + 2 * kv_heads, dim)).astype(np.float32) if x is None else x
         angle = rng.uniform(0, 6, (ROWS, half))
         self.cos, self.sin = (f(angle).astype(np.float32) * np.float32(1.19) for f in (np.cos, np.sin))
-        self.qkv, self.pool = fitted(self.x), PagePool(kind, kv_heads, dim, 4)
+        self.qkv, self.pool = apart(self.x.reshape(ROWS, -1)), PagePool(kind, kv_heads, dim, 4)
         self.q = aligned((ROWS, heads, dim), np.int8 if kind == "int8" else np.float32)
         self.q_scale, self.q_start = aligned((ROWS, heads)), aligned((ROWS, heads), np.int32)
         at = np.arange(FIRST, FIRST + ROWS)
         self.pages, self.slots = TABLE[at // PAGE].astype(np.int64), (at % PAGE).astype(np.int64)
         spec = rope.rope_append(kind=kind, heads=heads, kv_heads=kv_heads, head_dim=dim, half=half)
         call = Call(
-            spec, qkv=self.qkv, cos=fitted(self.cos), sin=fitted(self.sin), rows=word(ROWS), pages=self.pages,
-            slots=self.slots, pool=self.pool.bytes, page_stride=self.pool.layout.page_bytes,
+            spec, qkv=self.qkv, stride=self.qkv.strides[0], cos=fitted(self.cos), sin=fitted(self.sin), rows=word(ROWS),
+            pages=self.pages, slots=self.slots, pool=self.pool.bytes, page_stride=self.pool.layout.page_bytes,
             q=self.q, q_scale=self.q_scale, q_start=self.q_start,
         )  # fmt: skip
         run(call, threads=threads)
