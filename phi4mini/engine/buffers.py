@@ -60,7 +60,7 @@ class Buffers:
 
     def __init__(self, config: Config, weights: Weights, threads: int) -> None:
         c, rows, outputs = config, MAX_ROWS + PADDING, OUTPUT_ROWS
-        self.config, self.capacity = c, rows
+        self.config, self.capacity, self.threads = c, rows, threads
         self._sinks: dict[tuple[str, str, int], Sink] = {}
         self.x = aligned((rows, c.hidden_size + OFF_POWER))
         self.qkv = aligned((rows, c.qkv_rows + OFF_POWER))
@@ -114,7 +114,9 @@ class Buffers:
         self.wanted[:outputs] = batch.wanted
         tiles = self._cut(batch, tall)
         self.tiles[: len(tiles)] = tiles
-        self.counts[:2] = len(tiles), int(batch.positions.max()) // CHUNK + 1
+        chunks = int(batch.positions.max()) // CHUNK + 1
+        together = attention.heads_together(len(tiles) * chunks, tall, self.config.num_kv_heads, self.threads)
+        self.counts[:3] = len(tiles), chunks, together
         self.tickets[:] = 0
 
     def _cut(self, batch: Batch, tall: int) -> np.ndarray:
@@ -129,7 +131,8 @@ class Buffers:
 
     def _scratch(self, c: Config, weights: Weights, threads: int) -> None:
         group = c.num_heads // c.num_kv_heads
-        need = attention.scratch_bytes(attention.tall_tile(group), group, c.head_dim)
+        heights = 1, attention.tall_tile(group)
+        need = max(attention.scratch_bytes(tall, group, c.num_kv_heads, c.head_dim) for tall in heights)
         matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
         for m in matrices:
             if m.format.block:

@@ -16,6 +16,8 @@ The queries of one KV head are done together, `tall` rows of them, so K and V ar
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from itertools import product
 
@@ -26,6 +28,7 @@ from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, store_block
 TILE_WORDS = 4  # of a tile, i64: first row, number of rows, position of the first row, address of its page table (i32)
 LOW = -1e30  # smaller than any score, and finite: differences stay numbers
 GROUPS = PAGE // LANES
+ABREAST = 3  # queries whose softmax is written side by side: 6 % of attention over one by one, more spill registers
 
 
 def tall_tile(group: int) -> int:
@@ -38,10 +41,33 @@ def partial_floats(head_dim: int) -> int:
     return head_dim + LANES
 
 
-def scratch_bytes(tall: int, group: int, head_dim: int) -> int:
-    """Bytes a thread needs: scores and probabilities of a page, l (vectors), then o."""
+def scratch_bytes(tall: int, group: int, kv_heads: int, head_dim: int) -> int:
+    """Bytes a thread needs: scores or probabilities of a page, a and the integers' step; then m, l and o of each head
+    that an item may hold.
+    """
     queries = tall * group
-    return queries * (PAGE * 4 + 4 * LANES + 4 * LANES + 4 * head_dim)
+    return queries * (PAGE * 4 + 2 * LINE + most_heads(tall, kv_heads) * _state_floats(head_dim) * 4)
+
+
+def most_heads(tall: int, kv_heads: int) -> int:
+    """KV heads that one item may hold: a tall tile's state fills the first cache by itself."""
+    return kv_heads if tall == 1 else 1
+
+
+def heads_together(items: int, tall: int, kv_heads: int, threads: int) -> int:
+    """KV heads of one item where there are `items` tiles x chunks: as many as leave each thread four items. They lie
+    side by side in a page, and memory is faster the longer one reads on: 14 GB/s a core in blocks of one head, 25 of
+    four (Zen 4).
+    """
+    together = most_heads(tall, kv_heads)
+    while together > 1 and items * -(-kv_heads // together) < 4 * threads:
+        together = -(-together // 2)
+    return together
+
+
+def _state_floats(head_dim: int) -> int:
+    """f32 of what a query keeps from page to page: a line with m, one with l (by lanes), o."""
+    return 2 * LANES + head_dim
 
 
 @kernel(
@@ -49,73 +75,96 @@ def scratch_bytes(tall: int, group: int, head_dim: int) -> int:
     "ticket:ptr scratch:ptr scratch_stride:int"
 )
 def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall: int) -> None:
-    """tiles i64 (n, 4); counts i64: [n, chunks of the longest row]; partial f32 (rows, heads, chunks, head_dim + 16).
+    """tiles i64 (n, 4); counts i64: [n, chunks of the longest row, KV heads of one item]; partial f32 (rows, heads,
+    chunks, head_dim + 16).
 
     window: a key is seen while query position - key position < window.
     """
-    tiles, chunks = k.load(k.counts, I64), k.load(k.counts.at(8), I64)
+    tiles, chunks, together = (k.load(k.counts.at(8 * i), I64) for i in range(3))
+    parts = (together + (kv_heads - 1)) // together
     scratch = k.scratch.at(k.tid * k.scratch_stride)
     with k.until() as leave:
         item = k.fetch_add(k.ticket, 1)
-        leave(item >= tiles * chunks * kv_heads)
+        leave(item >= tiles * chunks * parts)
         chunk, unit = item % chunks, item // chunks
-        tile = k.tiles.at(unit // kv_heads * (8 * TILE_WORDS))
+        tile = k.tiles.at(unit // parts * (8 * TILE_WORDS))
         rows, start = k.load(tile.at(8), I64), k.load(tile.at(16), I64)
+        first = unit % parts * together
         with k.when(chunk * CHUNK < start + rows):
-            work = _Tile(
-                k, KVLayout(kind, head_dim, kv_heads), heads, tall, tile, unit % kv_heads, chunk, chunks, scratch
-            )
-            work.run()
+            work = _Tile(k, KVLayout(kind, head_dim, kv_heads), heads, tall, tile, chunk, chunks, scratch)
+            work.run(first, k.minimum(first + together, kv_heads))
 
 
 class _Tile:
-    """The queries of `tall` rows and one KV head, against one chunk. Rows past the tile's number are computed and not
-    stored.
+    """The queries of `tall` rows against one chunk, one KV head after the other in each page. Rows past the tile's
+    number are computed and not stored.
     """
 
     def __init__(
-        self, k: Kernel, layout: KVLayout, heads: int, tall: int, tile: V, head: V, chunk: V, chunks: V, scratch: V
+        self, k: Kernel, layout: KVLayout, heads: int, tall: int, tile: V, chunk: V, chunks: V, scratch: V
     ) -> None:
         self.k, self.layout, self.dim = k, layout, layout.head_dim
         self.group = heads // layout.kv_heads
         self.queries = [(r, g) for r in range(tall) for g in range(self.group)]
         self.first_row, self.rows = k.load(tile, I64), k.load(tile.at(8), I64)
         self.start, self.table = k.load(tile.at(16), I64), k.load(tile.at(24), PTR)
-        self.head, self.heads, self.chunk, self.chunks = head, heads, chunk, chunks
+        self.heads, self.chunk, self.chunks = heads, chunk, chunks
         n = len(self.queries)
+        self.few = n <= 4  # too few sums to keep the units busy
         self.scores = scratch
-        self.sums = scratch.at(n * PAGE * 4)
-        self.alphas = self.sums.at(n * LINE)
-        self.out = self.alphas.at(n * LINE)
-        self.few = n <= 4  # too few sums to keep the dot units busy: more of the page at once
-        self.peaks = [k.var(F32, LOW) for _ in self.queries]
-        self.steps = [k.var(F32, 0.0) for _ in self.queries]
+        self.alphas = scratch.at(n * PAGE * 4)
+        self.steps = self.alphas.at(n * LINE)
+        self.states = self.steps.at(n * LINE)
+
+    def at_head(self, head: V, first: V) -> None:
+        """Turn to the head-th KV head; `first` is the item's first."""
+        n = len(self.queries)
+        self.head = head
+        self.peaks = self.states.at((head - first) * (n * _state_floats(self.dim) * 4))
+        self.sums = self.peaks.at(n * LINE)
+        self.out = self.sums.at(n * LINE)
 
     def index(self, r: int, g: int) -> V:
         """Which (row, head) a query is; a row past the last repeats the last one."""
         row = self.first_row + self.k.minimum(self.k.like(r, I64), self.rows - 1)
         return row * self.heads + self.head * self.group + g
 
-    def run(self) -> None:
+    def run(self, first: V, end: V) -> None:
+        """KV heads first .. end - 1."""
+        k = self.k
+        for head in k.span(first, end):
+            self.at_head(head, first)
+            self.clear()
+        begin = self.chunk * CHUNK
+        stop = k.minimum(begin + CHUNK, self.start + self.rows)
+        for token in k.span(begin, stop, PAGE):
+            page, following = self.page(token), self.page(k.minimum(token + PAGE, stop - 1))
+            for head in k.span(first, end):
+                self.at_head(head, first)
+                base = page.at(head * self.layout.head_bytes)
+                self.dot_keys(base)
+                self.soften(base, token)
+                after = base.at(self.layout.head_bytes)
+                self.weigh_values(
+                    base, token, k.select(head + 1 < end, after, following.at(first * self.layout.head_bytes))
+                )
+        for head in k.span(first, end):
+            self.at_head(head, first)
+            self.leave_partials()
+
+    def clear(self) -> None:
+        """The state before the first page."""
         k = self.k
         for i in range(len(self.queries)):
+            k.store(self.peaks.at(i * LINE), k.like(LOW, F32))
             k.store(self.sums.at(i * LINE), k.const(vec(F32), 0.0))
             for d in range(0, self.dim, LANES):
                 k.store(self.out.at((i * self.dim + d) * 4), k.const(vec(F32), 0.0))
-        first = self.chunk * CHUNK
-        end = k.minimum(first + CHUNK, self.start + self.rows)
-        for token in k.span(first, end, PAGE):
-            base = self.page(token)
-            self.dot_keys(base)
-            self.soften(base, token)
-            self.weigh_values(base, token, self.page(k.minimum(token + PAGE, end - 1)))
-        self.leave_partials()
 
     def page(self, token: V) -> V:
-        """Where this head's part of the token's page lies."""
+        """Where the token's page lies."""
         k = self.k
-        number = k.widen(k.load(self.table.at(token // PAGE * 4), I32), I64)
-        return k.pool.at(number * k.page_stride + self.head * self.layout.head_bytes)
+        return k.pool.at(k.widen(k.load(self.table.at(token // PAGE * 4), I32), I64) * k.page_stride)
 
     def dot_keys(self, base: V) -> None:
         """Scores of all queries against the 64 tokens, without scales, into scratch as i32 or f32. Meanwhile the page's
@@ -125,74 +174,97 @@ class _Tile:
         lines = self.dim // (4 if whole else 1)  # of one group of 16 tokens
         queries = [self.index(r, g) for r, g in self.queries]
         at = [k.q.at(q * (self.dim * self.layout.width)) for q in queries]
-        together = GROUPS if self.few else 1
+        # Few queries: integers are summed in parts; floats, whose order counts, for more tokens at once.
+        together, parts = (1, 4) if self.few and whole else (GROUPS if self.few else 1, 1)
+        kind = vec(I32) if whole else vec(F32)
         for group in k.span(0, GROUPS, together):
             starts = [k.spread(k.q_start.at(q * 4), I32) if whole else 0 for q in queries]
-            acc = [[k.var(vec(I32) if whole else vec(F32), start) for start in starts] for _ in range(together)]
+            acc = [[[k.var(kind, 0 if p else x) for x in starts] for p in range(parts)] for _ in range(together)]
             for d in k.span(0, lines, 4):
                 for j, g in product(range(4), range(together)):
                     line = ((group + g) * lines + d + j) * LINE
                     keys = k.load(base.at(line), vec(I8, 64) if whole else vec(F32))
                     k.prefetch(base.at(line + self.layout.v_offset))
-                    for a, q in zip(acc[g], at, strict=True):
+                    for a, q in zip(acc[g][j % parts], at, strict=True):
                         x = q.at((d + j) * 4)
                         a.set(k.dot4(a.get(), keys, k.spread4(x)) if whole else k.fma(keys, k.spread(x, F32), a.get()))
             for g, i in product(range(together), range(len(queries))):
-                k.store(self.scores.at((group + g) * LINE + i * PAGE * 4), acc[g][i].get().bits(vec(F32)))
+                total = functools.reduce(operator.add, (part[i].get() for part in acc[g]))
+                k.store(self.scores.at((group + g) * LINE + i * PAGE * 4), total.bits(vec(F32)))
 
     def soften(self, base: V, token: V) -> None:
         """Scores to probabilities, in place: f32, or u8 in the first 64 bytes. Notes the factor a and the step of the
         integers.
         """
-        k, whole = self.k, self.layout.kind == "int8"
-        for i, (r, g) in enumerate(self.queries):
-            at = self.scores.at(i * PAGE * 4)
-            position = self.start + k.minimum(k.like(r, I64), self.rows - 1)
-            last = k.narrow(position - token, I32)
-            low = k.narrow(k.maximum(position - k.window - token, -1), I32)
-            seen, scores = [], []
-            factor = k.scale * k.load(k.q_scale.at(self.index(r, g) * 4), F32) if whole else k.scale
-            for j in range(GROUPS):
-                lanes = k.const(vec(I32), list(range(j * LANES, (j + 1) * LANES)))
-                seen.append((lanes <= last) & (lanes > low))
-                s = k.load_float(at.at(j * LINE))
-                if whole:
-                    s = k.to_float(s.bits(vec(I32))) * k.load_float(base.at(self.layout.scale_offset + j * LINE))
-                scores.append(k.select(seen[j], s * factor, LOW))
-            before = self.peaks[i].get()
-            peak = k.maximum(before, k.peak(self._pairwise(scores, k.maximum)))
-            weights = [k.select(seen[j], k.exp(scores[j] - peak), 0.0) for j in range(GROUPS)]
-            alpha = k.exp(before - peak)
-            self.peaks[i].set(peak)
-            k.store(self.alphas.at(i * LINE), k.splat(alpha))
-            total = self._pairwise(weights, lambda a, b: a + b)
-            k.store(self.sums.at(i * LINE), k.fma(k.load_float(self.sums.at(i * LINE)), k.splat(alpha), total))
-            self._keep(i, at, base, weights, seen)
+        queries = range(len(self.queries))
+        for first in range(0, len(self.queries), ABREAST):
+            self._soften(list(queries[first : first + ABREAST]), base, token)
 
-    def _pairwise(self, v: list[V], join: Callable[[V, V], V]) -> V:
-        return join(join(v[0], v[1]), join(v[2], v[3]))
-
-    def _keep(self, i: int, at: V, base: V, weights: list[V], seen: list[V]) -> None:
+    def _soften(self, some: list[int], base: V, token: V) -> None:
+        """A few queries, step by step side by side: each is one long chain that waits for itself."""
         k = self.k
-        if self.layout.kind == "f32":
-            for j, w in enumerate(weights):
-                k.store(at.at(j * LINE), w)
-            return
+        seen = {i: self._seen(i, token) for i in some}
+        scores = {i: self._scores(i, base, seen[i]) for i in some}
+        before = {i: k.load(self.peaks.at(i * LINE), F32) for i in some}
+        peaks = {i: k.maximum(before[i], k.peak(_pairwise(scores[i], k.maximum))) for i in some}
+        weights = {
+            i: [k.select(m, k.exp(s - peaks[i]), 0.0) for m, s in zip(seen[i], scores[i], strict=True)] for i in some
+        }
+        alphas = {i: k.splat(k.exp(before[i] - peaks[i])) for i in some}
+        for i in some:
+            k.store(self.peaks.at(i * LINE), peaks[i])
+            k.store(self.alphas.at(i * LINE), alphas[i])
+            sums = self.sums.at(i * LINE)
+            k.store(sums, k.fma(k.load_float(sums), alphas[i], _pairwise(weights[i], operator.add)))
+        if self.layout.kind == "int8":
+            self._keep_integers(base, weights, seen)
+        else:
+            for i, j in product(some, range(GROUPS)):
+                k.store(self.scores.at(i * PAGE * 4 + j * LINE), weights[i][j])
+
+    def _seen(self, i: int, token: V) -> list[V]:
+        """Which tokens of the page a query may look at: masks of 16."""
+        k, row = self.k, self.queries[i][0]
+        position = self.start + k.minimum(k.like(row, I64), self.rows - 1)
+        last = k.narrow(position - token, I32)
+        low = k.narrow(k.maximum(position - k.window - token, -1), I32)
+        lanes = [k.const(vec(I32), list(range(j * LANES, (j + 1) * LANES))) for j in range(GROUPS)]
+        return [(at <= last) & (at > low) for at in lanes]
+
+    def _scores(self, i: int, base: V, seen: list[V]) -> list[V]:
+        """A query's scores in natural units, LOW where it must not look."""
+        k, at = self.k, self.scores.at(i * PAGE * 4)
+        s = [k.load_float(at.at(j * LINE)) for j in range(GROUPS)]
+        factor = k.scale
+        if self.layout.kind == "int8":
+            factor = factor * k.load(k.q_scale.at(self.index(*self.queries[i]) * 4), F32)
+            scales = [k.load_float(base.at(self.layout.scale_offset + j * LINE)) for j in range(GROUPS)]
+            s = [k.to_float(x.bits(vec(I32))) * scale for x, scale in zip(s, scales, strict=True)]
+        return [k.select(m, x * factor, LOW) for m, x in zip(seen, s, strict=True)]
+
+    def _keep_integers(self, base: V, weights: dict[int, list[V]], seen: dict[int, list[V]]) -> None:
+        """Probabilities times V's scales as 16 bits, upper and lower bytes apart."""
+        k = self.k
         scales = [k.load_float(base.at(self.layout.scale_offset + PAGE * 4 + j * LINE)) for j in range(GROUPS)]
         # masked after the product: past the sequence's end lie an earlier one's scales, and 0 * NaN is NaN
-        scaled = [k.select(m, w * s, 0.0) for m, w, s in zip(seen, weights, scales, strict=True)]
-        peak = k.magnitude(scaled)
-        inverse = k.select(peak > 0.0, k.like(65535.0, peak) / peak, 0.0)
-        self.steps[i].set(peak * (1.0 / 65535.0))
-        for j, w in enumerate(scaled):
-            whole = k.to_int(w * inverse)
-            k.store(at.at(j * LANES), k.narrow(whole >> 8, I8))
-            k.store(at.at(j * LANES + PAGE), k.narrow(whole, I8))
+        scaled = {
+            i: [k.select(m, w * s, 0.0) for m, w, s in zip(seen[i], weights[i], scales, strict=True)] for i in weights
+        }
+        peaks = {i: k.magnitude(values) for i, values in scaled.items()}
+        inverses = {i: k.select(peak > 0.0, k.like(65535.0, peak) / peak, 0.0) for i, peak in peaks.items()}
+        for i, values in scaled.items():
+            k.store(self.steps.at(i * LINE), k.splat(peaks[i] * (1.0 / 65535.0)))
+            for j, w in enumerate(values):
+                whole, to = k.to_int(w * inverses[i]), self.scores.at(i * PAGE * 4 + j * LANES)
+                k.store(to, k.narrow(whole >> 8, I8))
+                k.store(to.at(PAGE), k.narrow(whole, I8))
 
     def weigh_values(self, base: V, token: V, following: V) -> None:
-        """o = o a + p . v for 16 dims at a time. Meanwhile the next page's keys are fetched."""
+        """o = o a + p . v for 16 dims at a time. Meanwhile the next scales and keys are fetched."""
         k, whole = self.k, self.layout.kind == "int8"
         together = 2 if self.few else 1
+        for at in range(self.layout.scale_offset, self.layout.head_bytes, LINE):
+            k.prefetch(following.at(at))
         for d in k.span(0, self.dim // LANES, together):
             cells = list(product(range(together), range(len(self.queries))))
             outs = [self.out.at((d + b) * LINE + i * self.dim * 4) for b, i in cells]
@@ -208,7 +280,7 @@ class _Tile:
                     self._weigh(base, token, t + j, d + b, b, coarse, fine)
             for o, x, a, f, (_, i) in zip(outs, old, coarse, fine, cells, strict=True):
                 joined = k.to_float((a.get() << 8) + f.get()) if whole else a.get()
-                k.store(o, k.fma(joined, k.splat(self.steps[i].get()), x) if whole else joined)
+                k.store(o, k.fma(joined, k.load_float(self.steps.at(i * LINE)), x) if whole else joined)
 
     def _weigh(self, base: V, token: V, t: V, d: V, b: int, coarse: list[Var], fine: list[Var]) -> None:
         """One line of V, 16 dims of one token (f32) or of four, into the sums of all queries."""
@@ -232,8 +304,12 @@ class _Tile:
                 to = k.partial.at((self.index(r, g) * self.chunks + self.chunk) * width)
                 for d in range(0, self.dim, LANES):
                     k.store(to.at(d * 4), k.load_float(self.out.at((i * self.dim + d) * 4)))
-                k.store(to.at(self.dim * 4), self.peaks[i].get())
+                k.store(to.at(self.dim * 4), k.load(self.peaks.at(i * LINE), F32))
                 k.store(to.at(self.dim * 4 + 4), k.sum(k.load_float(self.sums.at(i * LINE))))
+
+
+def _pairwise(v: list[V], join: Callable[[V, V], V]) -> V:
+    return join(join(v[0], v[1]), join(v[2], v[3]))
 
 
 @kernel("partial:ptr counts:ptr positions:ptr rows:ptr " + SINK_FIELDS)

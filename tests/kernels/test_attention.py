@@ -16,6 +16,7 @@ so |got - exact| <= (2 r + gamma(sums)) sum p |v| / sum p + 0.52 sum step |v| / 
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def setting(kind: str, shape: tuple[int, int, int]) -> tuple[PagePool, Sequence]
 
 def attend(
     pool: PagePool, heads: int, runs: list[tuple[Sequence, int, int]], tall: int, window: int = FREE, threads: int = 1,
-    format: str = "f32",
+    format: str = "f32", together: int = 1,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Rows start .. start + count - 1 of each sequence in one pass; the sink after `merge`, (rows, heads * dim)."""
     kind, dim, kv_heads = pool.layout.kind, pool.layout.head_dim, pool.layout.kv_heads
@@ -78,8 +79,8 @@ def attend(
     positions = np.concatenate([np.arange(a, a + n) for _, a, n in runs])
     chunks = int(positions.max()) // CHUNK + 1
     counts, partial = word(len(tiles)), aligned(first * chunks * heads * attention.partial_floats(dim))
-    counts[1], partial[:] = chunks, np.nan
-    stride = attention.scratch_bytes(tall, heads // kv_heads, dim)
+    counts[1:3], partial[:] = (chunks, together), np.nan
+    stride = attention.scratch_bytes(tall, heads // kv_heads, kv_heads, dim)
     stride = -(-stride // 64) * 64
     out = sink(format, first, heads * dim)
     run(
@@ -172,6 +173,27 @@ def test_one_row_or_a_tile_same_bits(kind: str, shape: tuple[int, int, int], win
         single = attend(pool, heads, [(s, start + i, 1) for i in range(count)], 1, window)["q"]
         assert same(single, tiles)
         assert same(later, tiles[1:])
+
+
+@pytest.mark.parametrize("kind", ["int8", "f32"])
+def test_the_heads_of_one_item_change_no_bit(kind: str) -> None:
+    """Five KV heads, in items that do not divide them."""
+    heads, kv_heads, dim = 10, 5, 32
+    pool, s = setting(kind, (heads, kv_heads, dim))
+    alone = attend(pool, heads, [(s, 1018, 9)], 1)["q"]
+    for together in range(2, kv_heads + 1):
+        for threads in (1, 3):
+            assert same(attend(pool, heads, [(s, 1018, 9)], 1, threads=threads, together=together)["q"], alone)
+
+
+def test_heads_go_together_where_there_is_work_enough() -> None:
+    together = attention.heads_together
+    assert together(8, 1, 8, 2) == 8 and together(2, 1, 8, 2) == 2 and together(1, 1, 8, 2) == 1
+    assert together(500, 4, 8, 2) == 1, "a tall tile has no room for a second head's state"
+    for items, kv_heads, threads in product(range(1, 40), (1, 2, 5, 8), (1, 2, 6)):
+        n = together(items, 1, kv_heads, threads)
+        assert 1 <= n <= attention.most_heads(1, kv_heads)
+        assert n == 1 or items * -(-kv_heads // n) >= 4 * threads
 
 
 @pytest.mark.parametrize("kind", ["int8", "f32"])
