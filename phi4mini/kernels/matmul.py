@@ -102,11 +102,13 @@ def _superblock(k: Kernel, x: Activations, header: V, block: V, acc: list[Var]) 
     f, cols, rows = x.format, x.cols, len(acc)
     levels = _first_level(k, f, header)
     lines_per_step = 64 * LANES * f.bits // 8 // LINE  # a step is 64 inputs: one pair of groups of 32
-    ahead = max(1, (2048 if rows == 1 else 8192) // f.superblock_bytes) * f.superblock_bytes
+    ahead, near = (max(1, n // f.superblock_bytes) * f.superblock_bytes for n in (2048 if rows == 1 else 8192, 1152))
     for step in k.span(0, f.superblock // 64):
         lines = header.at(step * (lines_per_step * LINE) + f.header_bytes)
         for i in range(lines_per_step + (1 if f.superblock == 64 else 0)):
             k.prefetch(lines.at(ahead + (i - 1) * LINE))
+            if rows >= 4:  # busy enough to wait for L2 as well: 3 to 5 % in slow memory
+                k.prefetch(lines.at(near + (i - 1) * LINE), locality=3)
         unit = block * (f.superblock // 64) + step  # counts 64 inputs
         totals = _dots(k, x, lines, unit, rows)
         for g in range(64 // f.group):
