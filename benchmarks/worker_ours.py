@@ -98,7 +98,7 @@ class Ours:
         network, c = self.engine.network, self.engine.config
         start = time.perf_counter()
         for rows in (*range(1, matmul.FEW + 1), MAX_ROWS):
-            for tall in {1, attention.tall_tile(c.num_heads // c.num_kv_heads)}:
+            for tall in attention.heights(c.group_size):
                 network.program(rows, min(rows, MAX_OUTPUTS), tall)
         return {"seconds": time.perf_counter() - start}
 

@@ -115,7 +115,7 @@ class Buffers:
         tiles = self._cut(batch, tall)
         self.tiles[: len(tiles)] = tiles
         chunks = int(batch.positions.max()) // CHUNK + 1
-        together = attention.heads_together(len(tiles) * chunks, tall, self.config.num_kv_heads, self.threads)
+        together = attention.heads_together(len(tiles) * chunks, self.config.num_kv_heads, self.threads)
         self.counts[:3] = len(tiles), chunks, together
         self.tickets[:] = 0
 
@@ -131,8 +131,7 @@ class Buffers:
 
     def _scratch(self, c: Config, weights: Weights, threads: int) -> None:
         group = c.num_heads // c.num_kv_heads
-        heights = 1, attention.tall_tile(group)
-        need = max(attention.scratch_bytes(tall, group, c.num_kv_heads, c.head_dim) for tall in heights)
+        need = attention.scratch_bytes(attention.heights(group)[-1], group, c.num_kv_heads, c.head_dim)
         matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
         for m in matrices:
             if m.format.block:

@@ -93,15 +93,15 @@ class Network:
         self.cache[page] = 0
 
     def _tile_height(self, batch: Batch) -> int:
-        group = self.config.num_heads // self.config.num_kv_heads
-        return 1 if all(n == 1 for _, n, _ in batch.runs) else attention.tall_tile(group)
+        return attention.height(max(n for _, n, _ in batch.runs), self.config.group_size)
 
     def _specs(self) -> list[Spec]:
         """Every kernel that a pass of any shape may come to need. Layers of one make are looked at once."""
         layers = {tuple(m.format.name for m in (w.qkv, w.o, w.gate_up, w.down)): w for w in self.weights.layers}
         every = range(1, matmul.FEW + 1)
         calls = [c for rows in every for c in self._record(rows, 0, 1, list(layers.values()))]
-        calls += self._record(MAX_ROWS, 0, attention.tall_tile(self.config.group_size), list(layers.values()))
+        for tall in attention.heights(self.config.group_size):
+            calls += self._record(MAX_ROWS, 0, tall, list(layers.values()))
         calls += [c for outputs in (*every, MAX_OUTPUTS) for c in self._head(outputs)]
         return [c.spec for c in calls]
 

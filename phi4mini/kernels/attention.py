@@ -31,9 +31,15 @@ GROUPS = PAGE // LANES
 ABREAST = 3  # queries whose softmax is written side by side: 6 % of attention over one by one, more spill registers
 
 
-def tall_tile(group: int) -> int:
-    """Rows of a prefill tile: about 12 queries share each line of K and V."""
-    return max(1, 12 // group)
+def heights(group: int) -> tuple[int, ...]:
+    """Rows of a tile that kernels are made for: one, two (a guess of one token), about 12 queries (prefill)."""
+    tallest = max(1, 12 // group)
+    return tuple(sorted({1, min(2, tallest), tallest}))
+
+
+def height(longest: int, group: int) -> int:
+    """The tile for a pass whose longest run has so many rows."""
+    return next((rows for rows in heights(group) if rows >= longest), heights(group)[-1])
 
 
 def partial_floats(head_dim: int) -> int:
@@ -42,24 +48,16 @@ def partial_floats(head_dim: int) -> int:
 
 
 def scratch_bytes(tall: int, group: int, kv_heads: int, head_dim: int) -> int:
-    """Bytes a thread needs: scores or probabilities of a page, a and the integers' step; then m, l and o of each head
-    that an item may hold.
-    """
-    queries = tall * group
-    return queries * (PAGE * 4 + 2 * LINE + most_heads(tall, kv_heads) * _state_floats(head_dim) * 4)
+    """Bytes a thread needs: scores or probabilities of a page, a and the step of integers; each head's m, l and o."""
+    return tall * group * (PAGE * 4 + 2 * LINE + kv_heads * _state_floats(head_dim) * 4)
 
 
-def most_heads(tall: int, kv_heads: int) -> int:
-    """KV heads that one item may hold: a tall tile's state fills the first cache by itself."""
-    return kv_heads if tall == 1 else 1
-
-
-def heads_together(items: int, tall: int, kv_heads: int, threads: int) -> int:
+def heads_together(items: int, kv_heads: int, threads: int) -> int:
     """KV heads of one item where there are `items` tiles x chunks: as many as leave each thread four items. They lie
     side by side in a page, and memory is faster the longer one reads on: 14 GB/s a core in blocks of one head, 25 of
     four (Zen 4).
     """
-    together = most_heads(tall, kv_heads)
+    together = kv_heads
     while together > 1 and items * -(-kv_heads // together) < 4 * threads:
         together = -(-together // 2)
     return together
@@ -267,20 +265,25 @@ class _Tile:
             k.prefetch(following.at(at))
         for d in k.span(0, self.dim // LANES, together):
             cells = list(product(range(together), range(len(self.queries))))
-            outs = [self.out.at((d + b) * LINE + i * self.dim * 4) for b, i in cells]
-            old = [
-                k.load_float(o) * k.load_float(self.alphas.at(i * LINE)) for o, (_, i) in zip(outs, cells, strict=True)
-            ]
-            coarse = [k.var(vec(I32) if whole else vec(F32), 0 if whole else x) for x in old]
-            fine = [k.var(vec(I32), 0) for _ in old]
+            outs = [(self.out.at((d + b) * LINE + i * self.dim * 4), i) for b, i in cells]
+            # Floats are added in their order, from o a on; integers take o a at the end, when registers are free again.
+            coarse = [k.var(vec(I32), 0) if whole else k.var(vec(F32), self._faded(o, i)) for o, i in outs]
+            fine = [k.var(vec(I32), 0) for _ in outs]
             rows = PAGE // 4 if whole else PAGE
             for t in k.span(0, rows, 4):
                 for j, b in product(range(4), range(together)):
                     k.prefetch(following.at(((d + b) * rows + t + j) * LINE))
                     self._weigh(base, token, t + j, d + b, b, coarse, fine)
-            for o, x, a, f, (_, i) in zip(outs, old, coarse, fine, cells, strict=True):
-                joined = k.to_float((a.get() << 8) + f.get()) if whole else a.get()
-                k.store(o, k.fma(joined, k.load_float(self.steps.at(i * LINE)), x) if whole else joined)
+            for (o, i), a, f in zip(outs, coarse, fine, strict=True):
+                if whole:
+                    joined = k.to_float((a.get() << 8) + f.get())
+                    k.store(o, k.fma(joined, k.load_float(self.steps.at(i * LINE)), self._faded(o, i)))
+                else:
+                    k.store(o, a.get())
+
+    def _faded(self, o: V, i: int) -> V:
+        """o a: what a query had before this page."""
+        return self.k.load_float(o) * self.k.load_float(self.alphas.at(i * LINE))
 
     def _weigh(self, base: V, token: V, t: V, d: V, b: int, coarse: list[Var], fine: list[Var]) -> None:
         """One line of V, 16 dims of one token (f32) or of four, into the sums of all queries."""

@@ -29,7 +29,7 @@ def test_new_text_gives_no_guess():
 
 
 def test_the_width_follows_success():
-    long, short = [*range(40), *range(12)], [*range(40), 5]
+    long, short = [*range(40), *range(12)], [*range(40), 4, 5]
     trusted, failing = Guesser(), Guesser()
     assert len(trusted.guess(long, MOST)) == MOST and len(trusted.guess(long, 2)) == 2
     assert 1 <= len(failing.guess(short, MOST)) < MOST
@@ -37,7 +37,7 @@ def test_the_width_follows_success():
         failing.guess(short, MOST)
         failing.learn(4, 0)
     assert failing.guess(short, MOST) == []
-    assert len(failing.guess(long, MOST)) == MOST  # how one shared token fails says nothing of twelve
+    assert len(failing.guess(long, MOST)) == MOST  # how two shared tokens fail says nothing of twelve
     lucky = Guesser()
     for _ in range(30):
         lucky.guess(short, MOST)
@@ -49,9 +49,20 @@ def test_a_guess_is_as_long_as_it_pays():
     """Against the formula of the module's head, on all lengths."""
     guesser, ids = Guesser(), [*range(40), 4, 5, 6]
     made = guesser.guess(ids, MOST)
-    chances = [0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.9]  # after 3, 4, ... shared tokens
+    chances = [0.45, 0.6, 0.7, 0.8, 0.85, 0.9, 0.9]  # after 3, 4, ... shared tokens
     gains = [(1 + sum(math.prod(chances[:i]) for i in range(1, n + 1))) / (1 + n * ROW) for n in range(MOST + 1)]
     assert made == ids[7 : 7 + gains.index(max(gains))] and len(made) > 2
+
+
+def test_a_guess_that_was_not_made_teaches():
+    """One shared token is no reason to guess, until what would have been guessed has come true."""
+    guesser, ids = Guesser(), [*range(1, 9), 50, 1]
+    assert guesser.guess(ids, MOST) == []
+    ids.append(2)
+    guesser.guess(ids, MOST)
+    ids += [60, 5]
+    assert guesser.guess(ids, MOST)[:1] == [6]
+    assert Guesser().guess(ids, MOST) == [], "one that has seen nothing come true does not"
 
 
 def test_the_index_grows_with_the_text():

@@ -140,14 +140,14 @@ def check(kind: str, shape: tuple[int, int, int], start: int, count: int, window
 @pytest.mark.parametrize("kind", ["int8", "f32"])
 @pytest.mark.parametrize(("start", "count"), [(0, 3), (60, 7), (1020, 8)])
 def test_softmax_within_the_derived_error(kind: str, shape: tuple[int, int, int], start: int, count: int) -> None:
-    check(kind, shape, start, count, FREE, attention.tall_tile(shape[0] // shape[1]))
+    check(kind, shape, start, count, FREE, attention.heights(shape[0] // shape[1])[-1])
 
 
 @pytest.mark.parametrize("window", [1, 24, 64, 1000])
 @pytest.mark.parametrize("kind", ["int8", "f32"])
 def test_a_sliding_window_hides_what_is_older(kind: str, window: int) -> None:
     for start, count in ((0, 2), (22, 4), (62, 5), (1022, 4)):
-        check(kind, SHAPES[1], start, count, window, attention.tall_tile(3))
+        check(kind, SHAPES[1], start, count, window, attention.heights(3)[-1])
 
 
 @pytest.mark.parametrize("kind", ["int8", "f32"])
@@ -166,13 +166,13 @@ def test_one_row_or_a_tile_same_bits(kind: str, shape: tuple[int, int, int], win
     """Decode's kernel row by row, prefill's over tiles that begin anywhere, across pages and chunks."""
     heads, kv_heads, _ = shape
     pool, s = setting(kind, shape)
-    tall = attention.tall_tile(heads // kv_heads)
     for start, count in ((58, 14), (1018, 13)):
-        tiles = attend(pool, heads, [(s, start, count)], tall, window)["q"]
-        later = attend(pool, heads, [(s, start + 1, 2), (s, start + 3, count - 3)], tall, window)["q"]
         single = attend(pool, heads, [(s, start + i, 1) for i in range(count)], 1, window)["q"]
-        assert same(single, tiles)
-        assert same(later, tiles[1:])
+        for tall in attention.heights(heads // kv_heads):
+            tiles = attend(pool, heads, [(s, start, count)], tall, window)["q"]
+            later = attend(pool, heads, [(s, start + 1, 2), (s, start + 3, count - 3)], tall, window)["q"]
+            assert same(single, tiles)
+            assert same(later, tiles[1:])
 
 
 @pytest.mark.parametrize("kind", ["int8", "f32"])
@@ -188,11 +188,10 @@ def test_the_heads_of_one_item_change_no_bit(kind: str) -> None:
 
 def test_heads_go_together_where_there_is_work_enough() -> None:
     together = attention.heads_together
-    assert together(8, 1, 8, 2) == 8 and together(2, 1, 8, 2) == 2 and together(1, 1, 8, 2) == 1
-    assert together(500, 4, 8, 2) == 1, "a tall tile has no room for a second head's state"
+    assert together(8, 8, 2) == 8 and together(2, 8, 2) == 2 and together(1, 8, 2) == 1
     for items, kv_heads, threads in product(range(1, 40), (1, 2, 5, 8), (1, 2, 6)):
-        n = together(items, 1, kv_heads, threads)
-        assert 1 <= n <= attention.most_heads(1, kv_heads)
+        n = together(items, kv_heads, threads)
+        assert 1 <= n <= kv_heads
         assert n == 1 or items * -(-kv_heads // n) >= 4 * threads
 
 
@@ -203,9 +202,9 @@ def test_sequences_in_one_pass_do_not_meet(kind: str) -> None:
     pool, s = setting(kind, SHAPES[1])
     short = Sequence(pool, heads, np.array([1, 0]), 70, seed=1)
     runs = [(short, 66, 4), (s, 1015, 20), (short, 0, 1), (s, 63, 2)]
-    alone = [attend(pool, heads, [r], attention.tall_tile(3))["q"] for r in runs]
+    alone = [attend(pool, heads, [r], attention.heights(3)[-1])["q"] for r in runs]
     for threads in (1, 2, 3):
-        together = attend(pool, heads, runs, attention.tall_tile(3), threads=threads)["q"]
+        together = attend(pool, heads, runs, attention.heights(3)[-1], threads=threads)["q"]
         assert same(together, np.concatenate(alone))
 
 
@@ -258,4 +257,7 @@ def test_merge_fills_every_sink_with_the_same_numbers(shape: tuple[int, int, int
 
 def test_tiles_are_about_a_dozen_queries() -> None:
     for group in range(1, 17):
-        assert 1 <= attention.tall_tile(group) * group <= max(12, group)
+        one, *taller = attention.heights(group)
+        assert one == 1 and all(rows * group <= max(12, group) for rows in taller)
+        assert attention.height(1, group) == 1 and attention.height(300, group) == attention.heights(group)[-1]
+    assert attention.heights(3) == (1, 2, 4) and [attention.height(n, 3) for n in (1, 2, 3, 4, 5)] == [1, 2, 4, 4, 4]
