@@ -130,8 +130,8 @@ class Buffers:
         return np.array(tiles, np.int64)
 
     def _scratch(self, c: Config, weights: Weights, threads: int) -> None:
-        group = c.num_heads // c.num_kv_heads
-        need = attention.scratch_bytes(attention.heights(group)[-1], group, c.num_kv_heads, c.head_dim)
+        tallest = attention.heights(c.group_size)[-1]
+        need = attention.scratch_bytes(tallest, c.group_size, c.num_kv_heads, c.head_dim)
         matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
         for m in matrices:
             if m.format.block:

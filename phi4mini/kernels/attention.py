@@ -11,7 +11,8 @@ the same formula, divides by l and puts the row where the output projection read
 in integers under the scales of q and k; p times V's scales is rounded to 16 bits against its largest in the page, and
 p . v is exact in integers, upper and lower byte apart. (8 bits of p alone cost 0.0002 of KL on the demo model.)
 
-The queries of one KV head are done together, `tall` rows of them, so K and V are read once for all.
+The queries of one KV head are done together, `tall` rows of them, so K and V are read once for all;
+where there is work enough, a thread takes the KV heads of a page one after the other, as they lie.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def scratch_bytes(tall: int, group: int, kv_heads: int, head_dim: int) -> int:
 
 def heads_together(items: int, kv_heads: int, threads: int) -> int:
     """KV heads of one item where there are `items` tiles x chunks: as many as leave each thread four items. They lie
-    side by side in a page, and memory is faster the longer one reads on: 14 GB/s a core in blocks of one head, 25 of
-    four (Zen 4).
+    side by side in a page, and memory is faster the longer one reads on: 14 GB/s a core in scattered blocks of one
+    head, 21 of four (Zen 4).
     """
     together = kv_heads
     while together > 1 and items * -(-kv_heads // together) < 4 * threads:
@@ -194,9 +195,9 @@ class _Tile:
         """Scores to probabilities, in place: f32, or u8 in the first 64 bytes. Notes the factor a and the step of the
         integers.
         """
-        queries = range(len(self.queries))
-        for first in range(0, len(self.queries), ABREAST):
-            self._soften(list(queries[first : first + ABREAST]), base, token)
+        queries = list(range(len(self.queries)))
+        for first in range(0, len(queries), ABREAST):
+            self._soften(queries[first : first + ABREAST], base, token)
 
     def _soften(self, some: list[int], base: V, token: V) -> None:
         """A few queries, step by step side by side: each is one long chain that waits for itself."""

@@ -164,7 +164,7 @@ def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool, pane
         for first in k.span(0, cols, panel):
             width = k.minimum(k.like(cols, first) - first, panel) if cols % panel else k.like(panel, first)
             _unpack_panel(k, f, base, first, width, at, cols)
-            after = base.at((first // f.superblock + panel // f.superblock) * f.superblock_bytes)
+            after = base.at((first + panel) // f.superblock * f.superblock_bytes)
             coming = k.select(first + panel < cols, after, next_tile)
             for turn in k.span(start, end):
                 _fetch_panel(k, f, coming, turn - start, end - start, at, cols)
