@@ -124,15 +124,17 @@ def test_the_table_of_contributing_names_every_room():
     assert {room for room in rooms if not room.startswith("_")} - {"config_json"} <= shown
 
 
-# ---- docs/faults.md
+# ---- docs/faults.md and docs/compatibility.md: a row has tests, a test that is named after a row has the row
 
 FAULTS = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+COMPATIBILITY = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+FAULT, BROUGHT = r"[A-G]\d+", r"(?:FI|TP|CK|GG|TF|SC|RQ|PR)\d+"
 
 
-def rows_told() -> dict[str, set[str]]:
-    """Row -> the files that the table names, `server: http, load` spelled out."""
+def rows_told(page: str, row_name: str) -> dict[str, set[str]]:
+    """Row -> the files that the page's tables name, `server: http, load` spelled out."""
     told: dict[str, set[str]] = {}
-    for row, cell in re.findall(r"^\| ([A-G]\d+) \|.*\| ([^|]+) \|$", FAULTS.partition("## Not held")[0], re.MULTILINE):
+    for row, cell in re.findall(rf"^\| ({row_name}) \|.*\| ([^|]+) \|$", page, re.MULTILINE):
         assert row not in told, f"{row} is there twice"
         told[row] = set()
         for group in cell.split("; "):
@@ -141,23 +143,29 @@ def rows_told() -> dict[str, set[str]]:
     return told
 
 
-def rows_tested() -> dict[str, set[str]]:
+def rows_tested(row_name: str) -> dict[str, set[str]]:
     """Row -> the files with a test that is named after it."""
     tested: dict[str, set[str]] = {}
+    pattern = rf"^(?:async )?def test_((?:{row_name}_and_)*{row_name})_"
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for name in re.findall(r"^def test_((?:[A-G]\d+_and_)*[A-G]\d+)_", path.read_text("utf-8"), re.MULTILINE):
+        for name in re.findall(pattern, path.read_text("utf-8"), re.MULTILINE):
             for row in name.split("_and_"):
                 tested.setdefault(row, set()).add(name_of(path))
     return tested
 
 
 def test_the_table_of_faults_names_the_tests_that_there_are():
-    assert rows_told() == rows_tested()
+    assert rows_told(FAULTS.partition("## Not held")[0], FAULT) == rows_tested(FAULT)
 
 
 def test_the_table_of_faults_is_whole_and_counted():
     missing = re.findall(r"[A-G]\d+", "".join(re.findall(r"^\| ([^|]+) \|", FAULTS.partition("## Not held")[2], re.M)))
+    told = rows_told(FAULTS.partition("## Not held")[0], FAULT)
     count, held = map(int, re.findall(r"Of (\d+) rows (\d+) are held", FAULTS)[0])
-    assert len(rows_told()) == held >= 60 and held + len(set(missing) - set(rows_told())) == count
+    assert len(told) == held >= 60 and held + len(set(missing) - set(told)) == count
     longest = {"A": 14, "B": 18, "C": 11, "D": 15, "E": 10, "F": 15, "G": 11}
-    assert {*rows_told(), *missing} == {f"{letter}{n}" for letter, most in longest.items() for n in range(1, most + 1)}
+    assert {*told, *missing} == {f"{letter}{n}" for letter, most in longest.items() for n in range(1, most + 1)}
+
+
+def test_the_table_of_compatibility_names_the_tests_that_there_are():
+    assert rows_told(COMPATIBILITY, BROUGHT) == rows_tested(BROUGHT)
