@@ -65,7 +65,7 @@ class Buffers:
         self.x = aligned((rows, c.hidden_size + OFF_POWER))
         self.qkv = aligned((rows, c.qkv_rows + OFF_POWER))
         self.gate_up = aligned((rows, 2 * c.intermediate_size + OFF_POWER))
-        self.q = aligned((rows, c.num_heads * c.head_dim * 4), np.uint8)
+        self.q = aligned((rows, c.num_heads * c.head_dim))
         self.q_scale = aligned((rows, c.num_heads))
         self.q_start = aligned((rows, c.num_heads), np.int32)
         self.partial = aligned((PARTIAL_ROWS + rows) * c.num_heads * attention.partial_floats(c.head_dim))
@@ -90,19 +90,19 @@ class Buffers:
             self._sinks[key] = Sink(matrix, 2 * OUTPUT_ROWS if role == "output" else self.capacity)
         return self._sinks[key]
 
-    def ticket(self) -> int:
-        """The address of a counter of its own for an operation that hands out tiles; zero at the start of each pass."""
-        address = self.tickets.ctypes.data + self.tickets_used * self.tickets.strides[0]
+    def ticket(self) -> np.ndarray:
+        """A counter of its own, i64, for an operation that hands out tiles; zero at the start of each pass."""
         self.tickets_used += 1
-        return address
+        return self.tickets[self.tickets_used - 1]
+
+    def queries(self, kind: str) -> dict[str, np.ndarray]:
+        """The rotated queries as a KV cache of that kind wants them: int8 with scales, or f32 in the same memory."""
+        q = self.q.view(np.int8) if kind == "int8" else self.q
+        return {"q": q, "q_scale": self.q_scale, "q_start": self.q_start}
 
     @property
-    def queries(self) -> dict[str, np.ndarray]:
-        return {"q": self.q, "q_scale": self.q_scale, "q_start": self.q_start}
-
-    @property
-    def scratch_arguments(self) -> dict[str, int]:
-        return {"scratch": self._scratch_memory.ctypes.data, "scratch_stride": self._scratch_stride}
+    def scratch_arguments(self) -> dict[str, int | np.ndarray]:
+        return {"scratch": self._scratch_memory, "scratch_stride": self._scratch_stride}
 
     def load(self, batch: Batch, embed: Matrix, tall: int) -> None:
         """Write a pass's inputs where the programs expect them."""

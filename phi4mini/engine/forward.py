@@ -102,7 +102,8 @@ class Network:
         calls = [c for rows in every for c in self._record(rows, 0, 1, list(layers.values()))]
         for tall in attention.heights(self.config.group_size):
             calls += self._record(MAX_ROWS, 0, tall, list(layers.values()))
-        calls += [c for outputs in (*every, MAX_OUTPUTS) for c in self._head(outputs)]
+        for outputs in (*every, MAX_OUTPUTS):
+            calls += self._record(0, outputs, 1, [])
         return [c.spec for c in calls]
 
     # the straight line -----------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ class Network:
     def _record(self, rows: int, outputs: int, tall: int, layers: list[LayerWeights] | None = None) -> list[Call]:
         self.buffers.tickets_used = 0
         calls: list[Call] = []
-        for index, layer in enumerate(layers or self.weights.layers):
+        for index, layer in enumerate(self.weights.layers if layers is None else layers):
             calls += self._attention(index, layer.input_norm, layer.qkv, layer.o, rows, tall)
             calls += self._feed_forward(layer.post_norm, layer.gate_up, layer.down, rows)
         return calls + (self._head(outputs) if outputs else [])
@@ -120,6 +121,7 @@ class Network:
         shape = {"heads": c.num_heads, "kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
         kind = self.layout.kind
         pool: dict[str, int | np.ndarray] = {"pool": self.cache[:, index], "page_stride": self.cache.strides[0]}
+        queries = b.queries(kind)
         into, out = b.sink("hidden", qkv), b.sink("attention", o)
         return [
             self._norm(b.x, weight, b.rows, into),
@@ -127,11 +129,11 @@ class Network:
             Call(
                 rope.rope_append(kind=kind, **shape, half=c.rotary_dim // 2),
                 qkv=b.qkv, stride=b.qkv.strides[0], cos=b.cos, sin=b.sin, rows=b.rows, pages=b.pages, slots=b.slots,
-                **pool, **b.queries,
+                **pool, **queries,
             ),
             Call(
                 attention.attend(kind=kind, **shape, tall=tall),
-                **pool, tiles=b.tiles, counts=b.counts, partial=b.partial, **b.queries,
+                **pool, tiles=b.tiles, counts=b.counts, partial=b.partial, **queries,
                 scale=c.head_dim**-0.5 * rope.mix_factor(kind, c.head_dim), window=c.sliding_window or NO_WINDOW,
                 ticket=b.ticket(), **b.scratch_arguments,
             ),

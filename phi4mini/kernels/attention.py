@@ -22,9 +22,9 @@ import operator
 from collections.abc import Callable
 from itertools import product
 
-from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout
+from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout, query_type
 from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, Var, kernel, vec
-from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, store_block
+from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, sink_types, store_block
 
 TILE_WORDS = 4  # of a tile, i64: first row, number of rows, position of the first row, address of its page table (i32)
 LOW = -1e30  # smaller than any score, and finite: differences stay numbers
@@ -70,8 +70,9 @@ def _state_floats(head_dim: int) -> int:
 
 
 @kernel(
-    "q:ptr q_scale:ptr q_start:ptr pool:ptr page_stride:int tiles:ptr counts:ptr partial:ptr scale:float window:int "
-    "ticket:ptr scratch:ptr scratch_stride:int"
+    "q:query[] q_scale:f32[] q_start:i32[] pool:u8[] page_stride:int tiles:i64[] counts:i64[] partial:f32[] "
+    "scale:float window:int ticket:i64[] scratch:u8[] scratch_stride:int",
+    query_type,
 )
 def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall: int) -> None:
     """tiles i64 (n, 4); counts i64: [n, chunks of the longest row, KV heads of one item]; partial f32 (rows, heads,
@@ -316,7 +317,7 @@ def _pairwise(v: list[V], join: Callable[[V, V], V]) -> V:
     return join(join(v[0], v[1]), join(v[2], v[3]))
 
 
-@kernel("partial:ptr counts:ptr positions:ptr rows:ptr " + SINK_FIELDS)
+@kernel("partial:f32[] counts:i64[] positions:i64[] rows:i64[] " + SINK_FIELDS, sink_types)
 def merge(k: Kernel, format: str, heads: int, head_dim: int) -> None:
     """Chunks joined in ascending order, divided by l, into the sink (rows, heads * head_dim). positions i64 (rows,)."""
     chunks = k.load(k.counts.at(8), I64)

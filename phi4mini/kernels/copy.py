@@ -5,7 +5,7 @@ from __future__ import annotations
 from phi4mini.kernels.lang import I64, LANES, LINE, Kernel, kernel
 
 
-@kernel("x:ptr stride:int index:ptr rows:ptr out:ptr")
+@kernel("x:f32[] stride:int index:i64[] rows:i64[] out:f32[]")
 def gather(k: Kernel, cols: int) -> None:
     """out[i] = x[index[i]], f32 rows of `cols`, those of x `stride` bytes apart; index i64 (rows,)."""
     first, end = k.share(k.load(k.rows, I64))

@@ -39,7 +39,7 @@ def encode_blocks(values: np.ndarray) -> Blocks:
     return Blocks(q, scale.astype(np.float16))
 
 
-@kernel("x:ptr q:ptr scale:ptr groups:int")
+@kernel("x:f32[] q:u8[] scale:f32[] groups:int")
 def encode(k: Kernel) -> None:
     """x f32 (groups, 32) to q u8 (groups, 32) and scale f32 (groups,), exactly what an f16 holds."""
     first, end = k.share(k.groups)

@@ -16,9 +16,15 @@ F32:    K  [4 groups of 16 tokens][dim][16 tokens]                 V  [64 tokens
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 PAGE = 64  # tokens of a page: one block of the online softmax
 CHUNK = 1024  # tokens after which attention starts a new partial result, on every machine and for any number of threads
+
+
+def query_type(params: dict[str, Any]) -> dict[str, str]:
+    """What `query[]` is, by the staging parameter `kind`, the KV cache's: queries are stored as keys are."""
+    return {"query[]": "i8[]" if params["kind"] == "int8" else "f32[]"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A staged vector language on LLVM: Python functions that write LLVM IR while they run.
 
-An operation is a function decorated with `@kernel("x:ptr n:int ...")`. Calling it with staging parameters gives a
+An operation is a function decorated with `@kernel("x:f32[] n:int ...")`. Calling it with staging parameters gives a
 `Spec`; build.py runs the function once per spec, with a `Kernel` as first argument, and compiles what it wrote.
 Inside, values are `V` (one scalar or one vector), Python's own `for` over `span(...)` writes a loop, and anything
 that is ordinary Python happens at staging time: unrolling is a list comprehension.
@@ -48,7 +48,7 @@ SIGNATURE = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # of every kernel: 
 
 @dataclass(frozen=True)
 class Spec:
-    """One kernel to be had: which function, with which staging parameters."""
+    """One kernel to be had: which function, with which staging parameters. `fields`: (name, type) of its arguments."""
 
     emit: Callable[..., None]
     fields: tuple[tuple[str, str], ...]
@@ -62,15 +62,21 @@ class Spec:
         return "_".join(words).replace(".", "_").replace("-", "m")
 
 
-def kernel(fields: str) -> Callable[[Callable[..., None]], Callable[..., Spec]]:
-    """Declare an operation and its run-time arguments, `name:ptr`, `name:int` or `name:float`, in the order of its
-    argument block.
+def kernel(
+    fields: str, types: Callable[[dict[str, Any]], dict[str, str]] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., Spec]]:
+    """Declare an operation and its run-time arguments `name:type`, in the order of its argument block.
+
+    A type is `int` (i64), `float` (f32), an array `f32[]`, `f16[]`, `u8[]`, `i8[]`, `i32[]`, `i64[]`, or `ptr`, an
+    address that nothing is known about. Arguments are checked against it when a call is recorded (`Call` in pool.py).
+    `types`: further names of types, from the staging parameters, for an argument whose type depends on them.
     """
-    parsed = tuple((name, kind) for name, kind in (field.split(":") for field in fields.split()))
+    declared = tuple((name, kind) for name, kind in (field.split(":") for field in fields.split()))
 
     def declare(emit: Callable[..., None]) -> Callable[..., Spec]:
         def staged(**params: Any) -> Spec:
-            return Spec(emit, parsed, tuple(params.items()))
+            named = types(params) if types else {}
+            return Spec(emit, tuple((name, named.get(kind, kind)) for name, kind in declared), tuple(params.items()))
 
         staged.__doc__, staged.__name__ = emit.__doc__, emit.__name__
         return staged
@@ -90,7 +96,7 @@ class Kernel(Dots):
         self.tid, self.threads = tid, threads
         self._fields = {}
         for i, (field, kind) in enumerate(fields):
-            as_type = {"ptr": PTR, "int": I64, "float": F32}[kind]
+            as_type = PTR if kind.endswith("[]") else {"ptr": PTR, "int": I64, "float": F32}[kind]
             self._fields[field] = self.load(block.at(8 * i), as_type, align=8)
         self._entry_end = self.b.branch(body)
         self.b.position_at_end(body)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from phi4mini.formats import FORMATS, LANES, LINE, Format
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
+from phi4mini.kernels.quantize import SINK_FIELDS, sink_types
 
 FEW = 8  # rows whose accumulators registers hold; a pass of so few rows streams every matrix once
 SMALL_PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, half of the smallest L1
@@ -56,7 +57,7 @@ def tile_rows(wide: int) -> int:
 # few rows ------------------------------------------------------------------------------------------------------------
 
 
-@kernel("weights:ptr q:ptr scale:ptr start:ptr sums:ptr out:ptr strips:int out_stride:int")
+@kernel("weights:u8[] " + SINK_FIELDS + " out:f32[] strips:int out_stride:int", sink_types)
 def rows_few(k: Kernel, format: str, rows: int, cols: int, residual: bool) -> None:
     """Weights streamed once, `rows` accumulators a strip. q s8 (rows, cols); scale, sums f32 and start i32: see
     quantize.py.
@@ -142,8 +143,9 @@ def _dots(k: Kernel, x: Activations, lines: V, unit: V, rows: int) -> list[list[
 
 
 @kernel(
-    "weights:ptr q:ptr scale:ptr start:ptr sums:ptr out:ptr strips:int out_stride:int "
-    "rows:ptr ticket:ptr scratch:ptr scratch_stride:int"
+    "weights:u8[] " + SINK_FIELDS + " out:f32[] strips:int out_stride:int "
+    "rows:i64[] ticket:i64[] scratch:u8[] scratch_stride:int",
+    sink_types,
 )
 def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool, panel: int = SMALL_PANEL) -> None:
     """Tiles of 64 outputs handed out by ticket, the last ones in parts; rows (i64 in memory) are computed `tall` at a
@@ -338,7 +340,7 @@ def _group_scale(k: Kernel, f: Format, header: V, levels: list[V], group: V, fac
 # dense ---------------------------------------------------------------------------------------------------------------
 
 
-@kernel("weights:ptr x:ptr out:ptr strips:int out_stride:int rows:ptr ticket:ptr")
+@kernel("weights:u8[] x:f32[] out:f32[] strips:int out_stride:int rows:i64[] ticket:i64[]")
 def dense(k: Kernel, format: str, tall: int, wide: int, cols: int, residual: bool) -> None:
     """f32 and bf16 weights: acc = fma(w, x, acc) over ascending inputs, tiles of `tall` rows x `wide` strips handed
     out by ticket.

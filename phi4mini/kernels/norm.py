@@ -7,10 +7,18 @@ from __future__ import annotations
 from functools import partial
 
 from phi4mini.kernels.lang import F32, I64, Kernel, V, kernel, vec
-from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, store_block, store_fine
+from phi4mini.kernels.quantize import (
+    BLOCK,
+    SINK_FIELDS,
+    pairs_of_blocks,
+    rows_and_parts,
+    sink_types,
+    store_block,
+    store_fine,
+)
 
 
-@kernel("x:ptr stride:int weight:ptr eps:float rows:ptr " + SINK_FIELDS)
+@kernel("x:f32[] stride:int weight:f32[] eps:float rows:i64[] " + SINK_FIELDS, sink_types)
 def rmsnorm(k: Kernel, format: str, cols: int, fine: int = 0) -> None:
     """x f32 (rows, cols), `stride` bytes from row to row; weight f32 (cols,). Where a row is split among threads, each
     of them sums all of it: same bits.

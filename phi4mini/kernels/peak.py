@@ -16,7 +16,7 @@ _STEPS = 200_000
 _CHAINS = 12  # independent sums: more than latency x ports of any CPU we know
 
 
-@kernel("data:ptr bytes:int out:ptr")
+@kernel("data:u8[] bytes:int out:i32[]")
 def read(k: Kernel) -> None:
     """Each thread reads its part once, front to back, 4 lines a turn."""
     first, end = k.share(k.bytes // 4096)
@@ -27,7 +27,7 @@ def read(k: Kernel) -> None:
     k.store(k.out.at(k.tid * 64), sums[0].get() ^ sums[1].get() ^ sums[2].get() ^ sums[3].get())
 
 
-@kernel("data:ptr steps:int out:ptr")
+@kernel("data:u8[] steps:int out:i32[]")
 def dots(k: Kernel) -> None:
     """Nothing but dot4 on registers."""
     sums = [k.var(vec(I32), i) for i in range(_CHAINS)]

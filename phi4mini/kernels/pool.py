@@ -31,20 +31,32 @@ _MOST_THREADS = 0xFFFF
 
 
 class Call:
-    """One operation of a program: a kernel and its arguments by name (addresses and integers; floats by their bits)."""
+    """One operation of a program: a kernel and its arguments by name, as 64-bit words (a float by its bits).
+
+    A kernel reads memory as the type it declared, whatever lies there. So every argument is checked against that type
+    here, where a call is recorded, and not on the way to the kernel. Raises TypeError or ValueError naming kernel and
+    argument.
+    """
 
     def __init__(self, spec: Spec, **arguments: int | float | np.ndarray) -> None:
         names = [name for name, _ in spec.fields]
         if set(names) != set(arguments):
             raise TypeError(f"{spec.name} takes {names}, got {sorted(arguments)}")
         self.spec = spec
-        self.block = np.array([_as_word(arguments[n], kind) for n, kind in spec.fields], np.int64)
-        self.keep = [a for a in arguments.values() if isinstance(a, np.ndarray)]
+        self.block = np.zeros(len(names), np.int64)
+        self.keep: dict[str, np.ndarray] = {}  # an array lives as long as the call that holds its address
+        self.set(**arguments)
 
     def set(self, **arguments: int | float | np.ndarray) -> None:
-        for i, (name, kind) in enumerate(self.spec.fields):
-            if name in arguments:
-                self.block[i] = _as_word(arguments[name], kind)
+        """Change arguments; the next run of a program takes them."""
+        fields = {name: (i, kind) for i, (name, kind) in enumerate(self.spec.fields)}
+        for name, value in arguments.items():
+            if name not in fields:
+                raise TypeError(f"{self.spec.name} has no argument {name!r}; it takes {list(fields)}")
+            i, kind = fields[name]
+            self.block[i] = _as_word(value, kind, f"{self.spec.name}: {name}")
+            if isinstance(value, np.ndarray):
+                self.keep[name] = value
 
 
 class Program:
@@ -128,7 +140,7 @@ def _make_condition(mailbox: int) -> None:
             raise OSError(error, "cannot make a condition variable")
 
 
-@kernel("mailbox:ptr word:int program:int block:ptr")
+@kernel("mailbox:u8[] word:int program:int block:i64[]")
 def lead(k: Kernel) -> None:
     """Thread 0 of a pass: have the others begin it, and take part."""
     mutex = k.mailbox.at(_MUTEX)
@@ -142,7 +154,7 @@ def lead(k: Kernel) -> None:
         k.call(k.program, k.block, k.tid, k.threads)
 
 
-@kernel("mailbox:ptr")
+@kernel("mailbox:u8[]")
 def await_passes(k: Kernel) -> None:
     """A worker's life: wait for a pass, take part if it is one of the threads asked for, until the pool closes."""
     seen = k.var(I64, 0)
@@ -176,7 +188,7 @@ def _spin(k: Kernel, word: V, seen: V, most: int | None = None) -> None:
             k.yield_cpu()
 
 
-@kernel("table:ptr count:int barrier:ptr cycles:ptr")
+@kernel("table:i64[] count:int barrier:u8[] cycles:i64[]")
 def run_program(k: Kernel, profile: bool) -> None:
     """Walk a program: call, meet, next. Thread 0 notes the time when profiling."""
     for i in k.span(0, k.count):
@@ -216,9 +228,37 @@ def aligned(shape: int | tuple[int, ...], dtype: type | np.dtype = np.float32, a
     return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
 
 
-def _as_word(value: int | float | np.ndarray, kind: str) -> int:
-    if isinstance(value, np.ndarray):
-        return value.ctypes.data
-    if kind == "float":
+_DTYPES: dict[str, np.dtype] = {
+    "f32[]": np.dtype(np.float32),
+    "f16[]": np.dtype(np.float16),
+    "u8[]": np.dtype(np.uint8),
+    "i8[]": np.dtype(np.int8),
+    "i32[]": np.dtype(np.int32),
+    "i64[]": np.dtype(np.int64),
+}
+
+
+def _as_word(value: int | float | np.ndarray, kind: str, where: str) -> int:
+    """A value of a declared type as the 64 bits of an argument block. `where` names it in errors."""
+    if (dtype := _DTYPES.get(kind)) is not None:
+        return _address(value, dtype, where)
+    if kind == "float" and isinstance(value, (int, float, np.floating)):
         return int(np.array([value, 0], np.float32).view(np.int64)[0])
-    return int(value)
+    if kind in ("int", "ptr") and isinstance(value, (int, np.integer)):
+        return int(value)
+    raise TypeError(f"{where} is {kind}, got {_told(value)}")
+
+
+def _address(value: object, dtype: np.dtype, where: str) -> int:
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:
+        raise TypeError(f"{where} is an array of {dtype}, got {_told(value)}")
+    # Rows may lie apart, and kernels are told how far; what lies in a row must lie together.
+    if value.ndim and value.shape[-1] > 1 and value.strides[-1] != dtype.itemsize:
+        raise ValueError(f"{where} has {value.strides[-1]} bytes from one {dtype} of a row to the next")
+    if value.ctypes.data % dtype.itemsize:
+        raise ValueError(f"{where} begins inside a {dtype}, at address {value.ctypes.data}")
+    return value.ctypes.data
+
+
+def _told(value: object) -> str:
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__

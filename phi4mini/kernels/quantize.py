@@ -15,15 +15,20 @@ Groups are this small because of the error: on the demo model groups of 256 gave
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from phi4mini.formats import FORMATS, Format
 from phi4mini.kernels.lang import I8, I64, Kernel, V, kernel
 
 BLOCK = 32
 _FINER = 254.0  # half a step either way, on -127 .. 127
-SINK_FIELDS = (
-    "q:ptr scale:ptr start:ptr sums:ptr"  # every operation with a sink declares these; a dense sink uses q only
-)
+# Every operation with a sink declares these; a dense sink uses q only.
+SINK_FIELDS = "q:activation[] scale:f32[] start:i32[] sums:f32[]"
+
+
+def sink_types(params: dict[str, Any]) -> dict[str, str]:
+    """What `activation[]` is, by the staging parameter `format` of a kernel with a sink."""
+    return {"activation[]": "i8[]" if FORMATS[params["format"]].block else "f32[]"}
 
 
 def store_block(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V) -> None:
@@ -103,7 +108,7 @@ def rows_and_parts(k: Kernel, rows: V, cols: int, body: Callable[[V, V, V], None
         body(row, start, k.minimum(stop, cols // BLOCK))
 
 
-@kernel("x:ptr rows:ptr " + SINK_FIELDS)
+@kernel("x:f32[] rows:i64[] " + SINK_FIELDS, sink_types)
 def quantize(k: Kernel, format: str, cols: int) -> None:
     """f32 rows (rows, cols) into a sink."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from phi4mini.formats import FORMATS
 from phi4mini.kernels.lang import F32, I64, LINE, Kernel, kernel, vec
 from phi4mini.kernels.matmul import Activations, one_strip
-from phi4mini.kernels.quantize import SINK_FIELDS
+from phi4mini.kernels.quantize import SINK_FIELDS, sink_types
 
 MOST = 256  # strips corrected of a row
 LADDER = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # how far below the largest logit, in nats
@@ -26,7 +26,7 @@ _LOWEST = -3.0e38
 _PORTION = 16  # strips that a thread takes at once: those of likely tokens lie close together
 
 
-@kernel("logits:ptr stride:int strips:int rows:ptr floors:ptr")
+@kernel("logits:f32[] stride:int strips:int rows:i64[] floors:f32[]")
 def floors(k: Kernel) -> None:
     """logits f32 rows, `stride` bytes apart, of 16 * strips; floors f32 (rows,)."""
     first, end = k.share(k.load(k.rows, I64))
@@ -47,7 +47,9 @@ def floors(k: Kernel) -> None:
         k.store(k.floors.at(row * 4), k.select(k.strips <= MOST, k.like(_LOWEST, F32), floor))
 
 
-@kernel("weights:ptr out:ptr out_stride:int strips:int rows:ptr floors:ptr ticket:ptr " + SINK_FIELDS)
+@kernel(
+    "weights:u8[] out:f32[] out_stride:int strips:int rows:i64[] floors:f32[] ticket:i64[] " + SINK_FIELDS, sink_types
+)
 def refine(k: Kernel, format: str, cols: int, fine: int) -> None:
     """Logits out f32 (rows, 16 * strips) corrected in place; row m's second row of activations is row m + fine."""
     f = FORMATS[format]

@@ -11,13 +11,14 @@ sets everybody's step. On the demo model this cuts the KL that int8 q and k cost
 
 from __future__ import annotations
 
-from phi4mini.kernels.kv import PAGE, KVLayout
+from phi4mini.kernels.kv import PAGE, KVLayout, query_type
 from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, Kernel, V, kernel, vec
 
 
 @kernel(
-    "qkv:ptr stride:int cos:ptr sin:ptr rows:ptr pages:ptr slots:ptr pool:ptr page_stride:int "
-    "q:ptr q_scale:ptr q_start:ptr"
+    "qkv:f32[] stride:int cos:f32[] sin:f32[] rows:i64[] pages:i64[] slots:i64[] pool:u8[] page_stride:int "
+    "q:query[] q_scale:f32[] q_start:i32[]",
+    query_type,
 )
 def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, half: int) -> None:
     """qkv f32 (rows, (heads + 2 kv_heads) * head_dim), `stride` bytes from row to row, rotated in place; cos, sin f32

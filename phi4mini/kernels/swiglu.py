@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from phi4mini.kernels.lang import I64, Kernel, V, kernel
-from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, store_block
+from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, sink_types, store_block
 
 
-@kernel("x:ptr stride:int rows:ptr " + SINK_FIELDS)
+@kernel("x:f32[] stride:int rows:i64[] " + SINK_FIELDS, sink_types)
 def swiglu(k: Kernel, format: str, cols: int) -> None:
     """x f32 (rows, 2 * cols), `stride` bytes from row to row, to activations (rows, cols)."""
 

@@ -234,7 +234,7 @@ def run(*calls: Call, threads: int = 1, also: Sequence[np.ndarray] = ()) -> None
     barrier, cycles = aligned(256, np.uint8), aligned(1, np.int64)
     table = np.array([w for c in calls for w in (image.addresses[c.spec.name], c.block.ctypes.data)], np.int64)
     walk = Call(walker, table=table, count=len(calls), barrier=barrier, cycles=cycles)
-    kept = [a for c in (walk, *calls) for a in (c.block, *c.keep)]
+    kept = [a for c in (walk, *calls) for a in (c.block, *c.keep.values())]
     memory = _Memory(image, [*kept, *also])
     first, size = memory.places[0], memory.end - memory.places[0]
     entry = image.place(_start(image.addresses[walker.name], memory.there(walk.block.ctypes.data), first, size))

@@ -21,7 +21,7 @@ from phi4mini.kernels.pool import Call
 from tests.kernels.matmuls import Case
 
 
-@kernel("acc:ptr u:ptr s:ptr out:ptr")
+@kernel("acc:i32[] u:u8[] s:i8[] out:i32[]")
 def dot(k: Kernel, small: bool) -> None:
     """out = acc + the sums of four products."""
     acc = k.load(k.acc, vec(I32))

@@ -41,7 +41,7 @@ WITHOUT = [
 ]
 
 
-@kernel("x:ptr out:ptr count:int")
+@kernel("x:f32[] out:f32[] count:int")
 def exponentials(k: Kernel) -> None:
     """out = e**x for `count` f32, a multiple of 16."""
     for at in k.span(0, k.count * 4, 64):

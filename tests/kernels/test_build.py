@@ -229,7 +229,7 @@ def test_haswell_code_has_neither_vnni_nor_wide_registers(spec: Spec) -> None:
 
 
 def test_an_operation_that_makes_no_sense_is_refused_when_written() -> None:
-    @kernel("x:float out:ptr")
+    @kernel("x:float out:f32[]")
     def remainder(k: Kernel) -> None:
         k.store(k.out, k.x % 2)
 

@@ -33,7 +33,7 @@ def call(library: Library) -> Callable[..., None]:
 # exp ---------------------------------------
 
 
-@kernel("x:ptr out:ptr n:int")
+@kernel("x:f32[] out:f32[] n:int")
 def exps(k: Kernel) -> None:
     for at in k.span(0, k.n * 4, 64):
         k.store(k.out.at(at), k.exp(k.load_float(k.x.at(at))))
@@ -69,7 +69,7 @@ def test_exp_at_the_edges(call: Callable[..., None]) -> None:
 # arithmetic ---------------------------------------
 
 
-@kernel("left:ptr right:ptr third:ptr fused:ptr apart:ptr")
+@kernel("left:f32[] right:f32[] third:f32[] fused:f32[] apart:f32[]")
 def products(k: Kernel) -> None:
     a, b, c = (k.load_float(p) for p in (k.left, k.right, k.third))
     k.store(k.fused, k.fma(a, b, c))
@@ -86,7 +86,7 @@ def test_fma_rounds_once_and_nothing_else_is_fused(call: Callable[..., None]) ->
     assert (apart == 0).all()
 
 
-@kernel("x:ptr sums:ptr peaks:ptr")
+@kernel("x:f32[] sums:f32[] peaks:f32[]")
 def joins(k: Kernel) -> None:
     x = k.load_float(k.x)
     k.store(k.sums, k.sum(x))
@@ -114,7 +114,7 @@ def test_sums_are_trees_of_halves(call: Callable[..., None]) -> None:
 # control ---------------------------------------
 
 
-@kernel("out:ptr first:int stop:int")
+@kernel("out:i64[] first:int stop:int")
 def loops(k: Kernel) -> None:
     """out i64[8]: turns and sum of a loop by 3, turns of an empty, a nested and an endless one, branches."""
     turns, total, empty, nested, until, even = (k.var(I64, 0) for _ in range(6))
@@ -143,7 +143,7 @@ def test_loops_run_as_ranges_do(call: Callable[..., None], first: int, stop: int
     assert out[:6].tolist() == [len(turns), sum(turns), 0, sum(turns), 5, evens]
 
 
-@kernel("out:ptr count:int")
+@kernel("out:i64[] count:int")
 def shares(k: Kernel) -> None:
     first, end = k.share(k.count)
     k.store(k.out, first)
@@ -163,7 +163,7 @@ def test_shares_cover_all_items_once_and_evenly(call: Callable[..., None], threa
     assert max(sizes) - min(sizes) <= 1
 
 
-@kernel("x:float n:int out:ptr")
+@kernel("x:float n:int out:i32[]")
 def conversions(k: Kernel) -> None:
     """Rounding to nearest even, widening with and without sign, float arguments by their bits."""
     k.store(k.out, k.to_int(k.x))
@@ -185,7 +185,7 @@ def test_conversions(call: Callable[..., None], x: float, n: int) -> None:
 # int8 dot products ---------------------------------------
 
 
-@kernel("line:ptr s:ptr out:ptr")
+@kernel("line:u8[] s:i8[] out:i32[]")
 def nibbles(k: Kernel) -> None:
     """Dot products of low and of high nibbles; the latter divided by what they are multiplied by."""
     line, s = k.load(k.line, vec(I8, 64)), k.load(k.s, vec(I8, 64))
