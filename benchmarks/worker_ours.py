@@ -80,7 +80,7 @@ class Ours:
         self.engine.scheduler.speculate = speculate
         params = SamplingParams(max_new_tokens=n, temperature=temperature, seed=seed)
         request = Request(ids, params)
-        for _ in self.engine.tokens(self.engine.add(request)):
+        for _ in self.engine.tokens(request):
             pass
         self.engine.scheduler.speculate = False
         guesser = request.guesser

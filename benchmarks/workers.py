@@ -28,12 +28,15 @@ class WorkerFailed(Exception):
 class Worker:
     """One process with one model. `facts` is what it said about itself when it was ready."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None, tree: Path = ROOT
+    ) -> None:
+        """`tree`: the checkout that the command runs in."""
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open for as long as the process)
         self._process = subprocess.Popen(
             list(command),
-            cwd=ROOT,
+            cwd=tree,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

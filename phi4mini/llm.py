@@ -7,8 +7,6 @@ and nothing of what is inside weights or kernels.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -129,8 +127,6 @@ class Model(TextModel):
         super().__init__(name, opened.config, opened.tokenizer, opened.chat_format)
         self.store = opened
         self.engine = engine
-        self._lock = threading.Lock()
-        self._inboxes: dict[int, deque[Token]] = {}
 
     def __enter__(self) -> Model:
         return self
@@ -179,13 +175,11 @@ class Model(TextModel):
 
     def logits(self, ids: Iterable[int], rope: Any = "auto") -> np.ndarray:
         """Logits after every one of n ids: float32 (n, vocab)."""
-        with self._lock:
-            return self.engine.logits(ids_of(ids), rope=rope)
+        return self.engine.logits(ids_of(ids), rope=rope)
 
     def logprobs(self, ids: Iterable[int], rope: Any = "auto") -> np.ndarray:
         """Natural log-probability of every id but the first, given those before it: float32 (n - 1,)."""
-        with self._lock:
-            return self.engine.logprobs(ids_of(ids), rope=rope)
+        return self.engine.logprobs(ids_of(ids), rope=rope)
 
     # ---- how it is done
 
@@ -207,28 +201,7 @@ class Model(TextModel):
         return run.generation("".join(pieces))
 
     def _tokens(self, run: Run, stopped: Callable[[], bool]) -> Generator[Token, None, None]:
-        """The tokens of one request. A step made here may bring tokens of other streams, which go to their inboxes."""
-        request = run.request
-        inbox: deque[Token] = deque()
-        with self._lock:
-            self.engine.add(request)
-            self._inboxes[id(request)] = inbox
-        try:
-            while not stopped():
-                with self._lock:
-                    if not inbox and request.finish_reason is None:
-                        for token in self.engine.step():
-                            self._inboxes[id(token.request)].append(token)
-                while inbox:
-                    yield inbox.popleft()
-                if request.error is not None:
-                    raise request.error
-                if request.finish_reason is not None:
-                    return
-        finally:
-            with self._lock:
-                del self._inboxes[id(request)]
-                self.engine.abort(request)
+        return self.engine.tokens(run.request, stopped)
 
 
 def reply_from(events: Iterable[Event], run: Run) -> Reply:

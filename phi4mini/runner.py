@@ -13,10 +13,11 @@ import gc
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phi4mini.errors import Phi4MiniError
@@ -45,6 +46,7 @@ class _Live:
     run: Run
     deliver: Callable[[list[Token]], None]
     ended: Callable[[Exception | None], None]
+    inbox: deque[Token] = field(default_factory=deque)  # the engine's for this request, once it is there
 
 
 class Runner:
@@ -195,14 +197,14 @@ class Runner:
     def _add(self, live: _Live) -> None:
         self._live[id(live.run.request)] = live
         try:
-            self._ready_model().engine.add(live.run.request)
+            live.inbox = self._ready_model().engine.dispatcher.open(live.run.request)
         except Exception as error:
             self._end(live, error)
 
     def _cancel(self, run: Run) -> None:
         if live := self._live.get(id(run.request)):
             if self._model:
-                self._model.engine.abort(run.request)
+                self._model.engine.dispatcher.close(run.request)
             self._end(live, None)
 
     def _add_job(self, job: Job, future: Future[list[Any]]) -> None:
@@ -233,18 +235,18 @@ class Runner:
         """One step of the engine, handed out run by run."""
         if not self._live or self._model is None:
             return
+        dispatcher = self._model.engine.dispatcher
         try:
-            tokens = self._model.engine.step()
+            dispatcher.step()
         except Exception as error:
             self._crash(error)
             return
-        drawn: dict[int, list[Token]] = {}
-        for token in tokens:
-            drawn.setdefault(id(token.request), []).append(token)
-        for key, live in list(self._live.items()):
-            if key in drawn:
-                live.deliver(drawn[key])
+        for live in list(self._live.values()):
+            if live.inbox:
+                live.deliver(list(live.inbox))
+                live.inbox.clear()
             if live.run.request.finish_reason is not None:
+                dispatcher.close(live.run.request)
                 self._end(live, live.run.request.error)
 
     def _end(self, live: _Live, error: Exception | None) -> None:

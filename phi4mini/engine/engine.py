@@ -3,13 +3,15 @@
     engine = Engine(weights)
     for token in engine.generate(ids, SamplingParams(max_new_tokens=20)): ...
 
-`step()` is the whole engine: schedule, run, sample, hand out. A request's tokens depend on its ids, parameters and
-seed and on the weights alone: whatever else runs beside it, however its prompt is cut, on any number of threads.
+`step()` is the whole engine: schedule, run, sample, hand out. Requests may be read in turns or from several threads: a
+token reaches the reader of its request, whoever made the pass (dispatch.py). A request's tokens depend on its ids,
+parameters and seed and on the weights alone: whatever else runs beside it, however its prompt is cut, on any number of
+threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from phi4mini.engine.budget import kv_budget
 from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS
 from phi4mini.engine.cache import Content, Pages, Prefix
 from phi4mini.engine.disk import CacheFolder, Disk
+from phi4mini.engine.dispatch import Dispatcher
 from phi4mini.engine.draw import draw
 from phi4mini.engine.forward import Network
 from phi4mini.engine.load import Load
@@ -65,6 +68,7 @@ class Engine:
         self.disk = Disk(disk, content) if disk else None
         prefix = Prefix(self.pages, content, self.disk) if reuse or disk else None
         self.scheduler = Scheduler(self.config, self.pages, self.ctx, speculate, places or MAX_OUTPUTS, prefix)
+        self.dispatcher = Dispatcher(self._pass, self.add, self.abort)
         self._drawn = self._prompt_tokens = 0
 
     # requests --------------------------------------------------------------------------------------------------------
@@ -73,18 +77,16 @@ class Engine:
         """Queue a request. Raises TooLong for a prompt that leaves no room for a new token, BadInput for ids the
         model lacks.
         """
-        self._check_ids(request.ids)
-        request.params.check_vocabulary(self.config.vocab_size)
-        self.config.rope_set(request.num_prompt, request.rope)  # refuses a mode that is none
-        if request.num_prompt >= self.ctx:
-            raise TooLong(request.num_prompt, self.ctx, self.config.max_position_embeddings)
-        self.scheduler.add(request)
+        self._check(request)
+        with self.dispatcher.lock:
+            self.scheduler.add(request)
         return request
 
     def abort(self, request: Request) -> None:
         """End a request now; no more tokens of it come."""
-        if request.finish_reason is None:
-            self._end(request, "abort")
+        with self.dispatcher.lock:
+            if request.finish_reason is None:
+                self._end(request, "abort")
 
     @property
     def has_work(self) -> bool:
@@ -92,8 +94,11 @@ class Engine:
 
     def step(self) -> list[Token]:
         """One pass: schedule, run, sample, hand out. A running request gets one token, or more where its guess was
-        right or its constraint leaves no choice.
+        right or its constraint leaves no choice. Readers of `tokens` and `generate` get theirs as well.
         """
+        return self.dispatcher.step()
+
+    def _pass(self) -> list[Token]:
         pace = self.scheduler.pace
         pace.begin()
         chosen = self.scheduler.schedule()
@@ -117,30 +122,30 @@ class Engine:
 
     def generate(
         self, prompt_ids: Sequence[int], params: SamplingParams | None = None, rope: RopeMode = "auto"
-    ) -> Iterator[Token]:
-        """The tokens of one request as they come. Leaving the loop early ends the request."""
-        request = self.add(Request(list(prompt_ids), params or SamplingParams(), rope))
-        return self.tokens(request)
+    ) -> Generator[Token, None, None]:
+        """The tokens of one request as they come; any number may be read in turns. What `add` refuses is refused here;
+        the request begins with the first token that is asked for, and leaving the loop early ends it.
+        """
+        return self.tokens(Request(list(prompt_ids), params or SamplingParams(), rope))
 
-    def tokens(self, request: Request) -> Iterator[Token]:
-        """The tokens of a request that was added, as they come; raises its error if it ends in one."""
-        try:
-            while request.finish_reason is None:
-                yield from (t for t in self.step() if t.request is request)
-            if request.error:
-                raise request.error
-        finally:
-            self.abort(request)
+    def tokens(self, request: Request, stopped: Callable[[], bool] = lambda: False) -> Generator[Token, None, None]:
+        """As `generate`, for a request that was not added yet; `stopped` becoming true ends it as leaving does. Raises
+        the request's error if it ends in one.
+        """
+        self._check(request)
+        return self.dispatcher.tokens(request, stopped)
 
     # scoring ---------------------------------------------------------------------------------------------------------
 
     def logits(self, ids: Sequence[int], rope: RopeMode = "auto") -> np.ndarray:
         """Logits after each of ids (n,): float32 (n, vocab)."""
-        return np.concatenate([part.copy() for _, part in self.score(ids, rope)])
+        with self.dispatcher.lock:  # a part is a view until the next pass, which another thread may make
+            return np.concatenate([part.copy() for _, part in self.score(ids, rope)])
 
     def logprobs(self, ids: Sequence[int], rope: RopeMode = "auto") -> np.ndarray:
         """Log-probability of each token given those before it: float32 (n - 1,). Never holds all logits at once."""
-        return np.concatenate([np.zeros(0, np.float32), *self.score_logprobs(ids, rope)])
+        with self.dispatcher.lock:
+            return np.concatenate([np.zeros(0, np.float32), *self.score_logprobs(ids, rope)])
 
     def score(self, ids: Sequence[int], rope: RopeMode = "auto") -> Rows:
         """The passes of `logits`: (index of the first row, float32 (rows, vocab)), a view until the next pass.
@@ -240,6 +245,13 @@ class Engine:
         request.finish(reason, request.error)
 
     # limits ----------------------------------------------------------------------------------------------------------
+
+    def _check(self, request: Request) -> None:
+        self._check_ids(request.ids)
+        request.params.check_vocabulary(self.config.vocab_size)
+        self.config.rope_set(request.num_prompt, request.rope)  # refuses a mode that is none
+        if request.num_prompt >= self.ctx:
+            raise TooLong(request.num_prompt, self.ctx, self.config.max_position_embeddings)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if not len(ids):

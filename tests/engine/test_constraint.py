@@ -271,7 +271,7 @@ def test_what_a_constraint_raises_ends_its_request_alone(method: str, speculate:
     assert handed == bad.generated == whole[: len(handed)] and handed
     assert [r.generated for r in others] == alone()
     with pytest.raises(BadInput, match="went wrong"):
-        list(made.tokens(made.add(Request(tiny.ids(40), params, constraint=Failing(method, 1)))))
+        list(made.tokens(Request(tiny.ids(40), params, constraint=Failing(method, 1))))
 
 
 class Shown(Rhythm):
@@ -294,7 +294,7 @@ class Shown(Rhythm):
 def test_a_mask_that_leaves_nothing_is_named(shown: np.ndarray, banned: tuple[int, ...], message: str) -> None:
     made = engine()
     with pytest.raises(BadInput, match=message):
-        list(made.tokens(made.add(Request(tiny.ids(9), SamplingParams(banned_ids=banned), constraint=Shown(shown)))))
+        list(made.tokens(Request(tiny.ids(9), SamplingParams(banned_ids=banned), constraint=Shown(shown))))
     assert made.pages.free == made.pages.count and not made.has_work
 
 
@@ -312,6 +312,6 @@ def test_the_demos_text_is_whole_with_and_without_an_end_id(demo_gguf: Any, samp
         for end in (None, eos):
             constraint = OneOf([model.tokenizer.encode(text) for text in texts], end, vocab)
             run = model.run(model.tokenizer.encode("He painted"), sampling, constraint=constraint)
-            text = "".join(event.text for event in run.events(model.engine.tokens(model.engine.add(run.request))))
+            text = "".join(event.text for event in run.events(model.engine.tokens(run.request)))
             assert text in texts and run.request.finish_reason == "stop"
             assert model.tokenizer.encode(text) + [eos] * (end is not None) == run.request.generated
