@@ -54,7 +54,10 @@ class Call:
             if name not in fields:
                 raise TypeError(f"{self.spec.name} has no argument {name!r}; it takes {list(fields)}")
             i, kind = fields[name]
-            self.block[i] = _as_word(value, kind, f"{self.spec.name}: {name}")
+            try:
+                self.block[i] = _as_word(value, kind)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{self.spec.name}: {name} {error}") from None
             if isinstance(value, np.ndarray):
                 self.keep[name] = value
 
@@ -238,26 +241,27 @@ _DTYPES: dict[str, np.dtype] = {
 }
 
 
-def _as_word(value: int | float | np.ndarray, kind: str, where: str) -> int:
-    """A value of a declared type as the 64 bits of an argument block. `where` names it in errors."""
+def _as_word(value: int | float | np.ndarray, kind: str) -> int:
+    """A value of a declared type as the 64 bits of an argument block."""
     if (dtype := _DTYPES.get(kind)) is not None:
-        return _address(value, dtype, where)
+        return _address(value, dtype)
     if kind == "float" and isinstance(value, (int, float, np.floating)):
         return int(np.array([value, 0], np.float32).view(np.int64)[0])
     if kind in ("int", "ptr") and isinstance(value, (int, np.integer)):
         return int(value)
-    raise TypeError(f"{where} is {kind}, got {_told(value)}")
+    raise TypeError(f"is {kind}, got {_told(value)}")
 
 
-def _address(value: object, dtype: np.dtype, where: str) -> int:
+def _address(value: object, dtype: np.dtype) -> int:
     if not isinstance(value, np.ndarray) or value.dtype != dtype:
-        raise TypeError(f"{where} is an array of {dtype}, got {_told(value)}")
+        raise TypeError(f"is an array of {dtype}, got {_told(value)}")
     # Rows may lie apart, and kernels are told how far; what lies in a row must lie together.
     if value.ndim and value.shape[-1] > 1 and value.strides[-1] != dtype.itemsize:
-        raise ValueError(f"{where} has {value.strides[-1]} bytes from one {dtype} of a row to the next")
-    if value.ctypes.data % dtype.itemsize:
-        raise ValueError(f"{where} begins inside a {dtype}, at address {value.ctypes.data}")
-    return value.ctypes.data
+        raise ValueError(f"has {value.strides[-1]} bytes from one {dtype} of a row to the next")
+    address = int(value.__array_interface__["data"][0])  # half the time of value.ctypes.data
+    if address % dtype.itemsize:
+        raise ValueError(f"begins inside a {dtype}, at address {address}")
+    return address
 
 
 def _told(value: object) -> str:
