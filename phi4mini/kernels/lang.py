@@ -110,24 +110,6 @@ class Kernel(Dots):
     def finish(self) -> None:
         self.b.ret_void()
 
-    # constants and shapes --------------------------------------------------------------------------------------------
-
-    def like(self, value: Any, model: V | ir.Type) -> V:
-        """A Python number as a constant of the model's type; a scalar V spread over the model's lanes."""
-        type = model.type if isinstance(model, V) else model
-        if not isinstance(value, V):
-            element = type.element if isinstance(type, ir.VectorType) else type
-            exact = float(value) if isinstance(element, ir.FloatType | ir.HalfType) else int(value)
-            return self.const(type, exact)
-        if isinstance(type, ir.VectorType) and not isinstance(value.type, ir.VectorType):
-            return self.splat(value, type.count)
-        return value
-
-    def splat(self, scalar: V, lanes: int = LANES) -> V:
-        undefined = ir.Constant(vec(scalar.type, lanes), ir.Undefined)
-        first = self.b.insert_element(undefined, scalar.v, ir.Constant(I32, 0))
-        return V(self, first).lanes([0] * lanes)
-
     def var(self, type: ir.Type, value: Any = None) -> Var:
         var = Var(self, type)
         if value is not None:

@@ -1,15 +1,12 @@
-"""The values of the kernel language: `V`, one scalar or vector of LLVM IR with Python's operators, and `Var`, a
-mutable one.
+"""The values of the kernel language: `V`, one scalar or vector of LLVM IR with Python's operators, `Var`, a mutable
+one, and `Writer`, which has what an operator needs to write its instruction.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llvmlite import ir
-
-if TYPE_CHECKING:
-    from phi4mini.kernels.lang import Kernel
 
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 F16, F32 = ir.HalfType(), ir.FloatType()
@@ -30,12 +27,58 @@ def size_of(type: ir.Type) -> int:
     return {F16: 2, F32: 4}.get(type, 8)
 
 
+class Writer:
+    """Writes instructions at a place in a module: constants, and values of one shape. `Kernel` is one."""
+
+    b: ir.IRBuilder
+    module: ir.Module
+
+    def const(self, type: ir.Type, value: Any) -> V:
+        """A number, or a list of them one a lane, as a constant of an IR type."""
+        if isinstance(type, ir.VectorType):
+            values = value if isinstance(value, list | tuple) else [value] * type.count
+            return V(self, ir.Constant(type, [ir.Constant(type.element, x) for x in values]))
+        return V(self, ir.Constant(type, value))
+
+    def like(self, value: Any, model: V | ir.Type) -> V:
+        """A Python number as a constant of the model's type; a scalar V spread over the model's lanes."""
+        type = model.type if isinstance(model, V) else model
+        if not isinstance(value, V):
+            element = type.element if isinstance(type, ir.VectorType) else type
+            exact = float(value) if isinstance(element, ir.FloatType | ir.HalfType) else int(value)
+            return self.const(type, exact)
+        if isinstance(type, ir.VectorType) and not isinstance(value.type, ir.VectorType):
+            return self.splat(value, type.count)
+        return value
+
+    def splat(self, scalar: V, lanes: int = LANES) -> V:
+        """A scalar in all lanes."""
+        undefined = ir.Constant(vec(scalar.type, lanes), ir.Undefined)
+        first = self.b.insert_element(undefined, scalar.v, ir.Constant(I32, 0))
+        return V(self, first).lanes([0] * lanes)
+
+    def join(self, parts: list[V]) -> V:
+        """Vectors of equal length, end to end."""
+        while len(parts) > 1:
+            n = parts[0].type.count
+            mask = ir.Constant(vec(I32, 2 * n), list(range(2 * n)))
+            parts = [
+                V(self, self.b.shuffle_vector(a.v, b.v, mask)) for a, b in zip(parts[::2], parts[1::2], strict=True)
+            ]
+        return parts[0]
+
+    def declare(self, name: str, result: ir.Type, args: list[ir.Type]) -> ir.Function:
+        """An external function, declared once a module."""
+        found = self.module.globals.get(name)
+        return found or ir.Function(self.module, ir.FunctionType(result, args), name)
+
+
 class V:
     """A value in the IR: arithmetic writes instructions. Python numbers take the other operand's type."""
 
     __slots__ = ("k", "v")
 
-    def __init__(self, k: Kernel, v: ir.Value) -> None:
+    def __init__(self, k: Writer, v: ir.Value) -> None:
         self.k, self.v = k, v
 
     @property
@@ -141,7 +184,7 @@ class V:
 class Var:
     """A mutable value. Lives in a register after LLVM has seen it."""
 
-    def __init__(self, k: Kernel, type: ir.Type) -> None:
+    def __init__(self, k: Writer, type: ir.Type) -> None:
         self.k, self.type = k, type
         with k.b.goto_entry_block():
             self.slot = k.b.alloca(type)
