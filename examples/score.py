@@ -15,6 +15,6 @@ with phi4mini.load("demo", quant="bf16") as model:
         score = float(model.logprobs(ids)[len(prompt) - 1 :].sum())
         print(f"{START}{ending}: {score:.2f}")
 
-    # Perplexity: e to the mean surprise a token. 1 would be certainty; a uniform guess gives the size of the vocabulary.
+    # Perplexity: e to the mean surprise of a token. 1 is certainty; a blind guess is the vocabulary's size.
     surprise = -model.logprobs(model.tokenizer.encode(TEXT))
     print(f"perplexity of {TEXT!r}: {math.exp(surprise.mean()):.1f}")

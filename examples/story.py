@@ -1,7 +1,7 @@
 """From a question to its answer, one step at a time. Every number below is computed while you read.
 
-A language model is one function: token ids in, and for each place a score for every token that may come next. What makes
-it a chat is what happens before (text becomes ids) and after (scores become one token, again and again).
+A language model is one function: token ids in, and for each place a score for every token that may come next. It
+becomes a chat by what happens before (text becomes ids) and after (scores become one token, again and again).
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ from phi4mini.reference import forward, softmax
 QUESTION = "What is the capital of France?"
 
 with phi4mini.load("demo", quant="f32", kv="f32") as model:
-    # 1. A conversation becomes text with control tokens around each turn. Only phi4mini may write those: a user who types
-    #    "<|im_end|>" gets the letters, not the token.
+    # 1. A conversation becomes text with control tokens around each turn. Only phi4mini may write those: a user who
+    #    types "<|im_end|>" gets the letters, not the token.
     rendered = model.render(QUESTION)
     print("1. what the model reads:", rendered.text, sep="\n")
 
@@ -22,7 +22,7 @@ with phi4mini.load("demo", quant="f32", kv="f32") as model:
     print("2.", len(ids), "ids:", ids[-8:], "are", [model.tokenizer.decode([i]) for i in ids[-8:]])
 
     # 3. The model itself. Each id picks a row of the embedding table: a vector. Each layer adds two things to every
-    #    vector: what attention fetched from earlier places (a weighted mean, the weights from how well a query fits each
+    #    vector: what attention fetched from earlier places (a weighted mean; a weight says how well the query fits a
     #    key), and what the feed-forward part made of it. reference.py is the whole of it in 60 lines of NumPy.
     logits = forward(model.store.weights, ids)  # (places, vocabulary)
     print("3. scores:", logits.shape, "the last row is about the token that comes next")
@@ -39,13 +39,13 @@ with phi4mini.load("demo", quant="f32", kv="f32") as model:
         slow.append(int(forward(model.store.weights, slow)[-1].argmax()))
     print("5. the slow way:", repr(model.tokenizer.decode(slow[len(ids) :])))
 
-    # 6. The engine keeps each place's keys and values (the KV cache), so a new token costs one place instead of all; its
-    #    kernels are written in Python and compiled for this CPU. It must say the same.
+    # 6. The engine keeps each place's keys and values (the KV cache), so a new token costs one place instead of all.
+    #    Its kernels are written in Python and compiled for this CPU. It must say the same.
     fast = model.generate(ids, max_new_tokens=6)
     print("6. the fast way:", repr(fast.text), "- the same ids:", fast.ids == slow[len(ids) :])
 
-    # 7. Temperature divides the scores before softmax: below 1 the likeliest gains, above 1 all come closer together. The
-    #    random number of a token depends on seed and place alone, so the same seed gives the same answer, always.
+    # 7. Temperature divides the scores before softmax: below 1 the likeliest gains, above 1 all come closer together.
+    #    The random number of a token depends on seed and place alone, so the same seed gives the same answer, always.
     for temperature in (0.5, 1.5):
         print(f"7. at temperature {temperature} the likeliest has {softmax(logits[-1] / temperature).max():.3f}")
 
