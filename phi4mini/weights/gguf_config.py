@@ -81,8 +81,6 @@ def _architecture(file: Gguf) -> str:
     arch = meta.get("general.architecture")
     if arch not in ("phi3", "llama"):
         raise BadCheckpoint(f"GGUF architecture {short(arch)} is not supported; phi3 and llama are")
-    if meta.get("split.count", 1) not in (0, 1):
-        raise BadCheckpoint(f"one of {short(meta['split.count'])} pieces of a split GGUF; join them first")
     for key, neutral in _NEUTRAL.items():
         value = meta.get(f"{arch}.{key}", neutral[0])
         if value not in neutral:

@@ -17,16 +17,20 @@ from phi4mini.config_json import short
 from phi4mini.errors import BadCheckpoint
 from phi4mini.formats import Blocks, Matrix, pack_blocks
 from phi4mini.weights.checkpoint import Checkpoint, assemble, finish
-from phi4mini.weights.gguf import GgufFile, Tensor
+from phi4mini.weights.gguf import Tensor
 from phi4mini.weights.gguf_blocks import EXACT, decode
-from phi4mini.weights.gguf_config import FACTORS, gguf_config
+from phi4mini.weights.gguf_config import FACTORS, Gguf, gguf_config
+from phi4mini.weights.gguf_split import open_parts
 from phi4mini.weights.rows import Rows
 from phi4mini.weights.safetensors import to_f32
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Open a GGUF model. Raises `NotFound` or `BadCheckpoint`; reads metadata and rope factors, no weights."""
-    file = GgufFile(path)
+    """Open a GGUF model, whole or by any of its parts. Reads metadata and rope factors, no weights.
+
+    Raises `NotFound` or `BadCheckpoint`.
+    """
+    file = open_parts(path)
     try:
         config = gguf_config(file, str(path))
         tokenizer = _tokenizer(file, config)
@@ -50,7 +54,7 @@ def open_gguf(path: Path) -> Checkpoint:
 class GgufRows:
     """A matrix (a vector is one row) of any type in a GGUF file."""
 
-    def __init__(self, file: GgufFile, tensor: Tensor) -> None:
+    def __init__(self, file: Gguf, tensor: Tensor) -> None:
         self.file, self.tensor = file, tensor
         self.rows, self.cols = tensor.nbytes // tensor.row_bytes, tensor.shape[-1]
         self.format = EXACT.get(tensor.type)
@@ -94,7 +98,7 @@ def _interleaved(heads: int, rows: int) -> np.ndarray:
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
-def _tokenizer(file: GgufFile, config: Config) -> Any:
+def _tokenizer(file: Gguf, config: Config) -> Any:
     from phi4mini.tokenizer import Tokenizer
 
     prefix = "tokenizer.ggml."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from phi4mini.errors import BadInput, NotFound
+from phi4mini.weights.gguf_split import parts_here
 from phi4mini.weights.hub import is_id
 from phi4mini.weights.store import SUFFIX
 
@@ -62,7 +63,10 @@ def resolve(name: str) -> Source:
     if path.is_dir():
         return Source("folder", str(path), path)
     if path.is_file():
-        return Source(_file_kind(path), str(path), path)
+        kind = _file_kind(path)
+        if kind == "gguf":
+            path = parts_here(path)[0]  # any part of a split GGUF means the whole
+        return Source(kind, str(path), path)
     if path.suffix in (".gguf", SUFFIX) or name.startswith((".", "/", "~")):
         raise NotFound(f"{name}: no such file or folder")
     if is_id(name):
@@ -75,7 +79,7 @@ def fingerprint(source: Source, folder_or_file: Path | None = None) -> str:
     if source.kind == "hub" and folder_or_file is not None:
         return _digest(folder_or_file.name)  # a snapshot's folder is named by its commit
     if source.kind in ("folder", "gguf") and source.path is not None:
-        files = _files(source.path) if source.kind == "folder" else [source.path]
+        files = _files(source.path) if source.kind == "folder" else parts_here(source.path)
         return _digest(*(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files))
     if source.kind == "demo":
         from phi4mini.weights.demo import SHA256

@@ -158,7 +158,7 @@ REFUSED = {
     "architecture": dict(metadata={"general.architecture": "gemma"}, told="architecture 'gemma' is not supported"),
     "rope scaling": dict(metadata={"llama.rope.scaling.type": "linear"}, told="rope_scaling type 'linear'"),
     "llama 3.1 factors": dict(extra=[("rope_freqs.weight", np.ones(32, np.float32))], told="rope scaling of Llama 3.1"),
-    "split": dict(metadata={"split.count": 3}, told="one of 3 pieces of a split GGUF"),
+    "split": dict(metadata={"split.count": 3}, told="one of 3 parts of a split GGUF, but its name does not end in"),
     "key missing": dict(metadata={"llama.block_count": None}, told="llama.block_count is missing"),
     "layers 1e9": dict(metadata={"llama.block_count": 10**9}, told="num_hidden_layers must be a whole number"),
     "bias": dict(extra=[("blk.0.attn_q.bias", np.ones(4, np.float32))], told=r"unexpected \(blk.0.attn_q.bias\)"),

@@ -100,12 +100,14 @@ def write_gguf(
     extra: Iterable[tuple[str, np.ndarray]] = (),
     leave_out: Iterable[str] = (),
     default: str = "F32",
+    split: int = 0,
 ) -> dict[str, np.ndarray]:
     """A GGUF of random weights by the `gguf` package; returns the float32 values it holds, by GGUF name.
 
-    kinds: word of a tensor's name (attn_v, ffn_down, ...) -> type; metadata: keys to add or, with None, to leave out.
+    kinds: word of a tensor's name (attn_v, ffn_down, ...) -> type; metadata: keys to add or, with None, to leave out;
+    split: tensors of a part, where the file is to be in parts.
     """
-    writer = gguf.GGUFWriter(path, config.architecture)
+    writer = gguf.GGUFWriter(path, config.architecture, split_max_tensors=split)
     for key, value in (_metadata(config) | dict(metadata or {})).items():
         if value is not None:
             _add(writer, key, value)
