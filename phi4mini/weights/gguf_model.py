@@ -7,6 +7,8 @@ refused by name (`gguf_config.py`). Sources: llama.cpp's convert_hf_to_gguf.py a
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from phi4mini.errors import BadCheckpoint
 from phi4mini.formats import Blocks, Matrix, pack_blocks
 from phi4mini.weights.checkpoint import Checkpoint, assemble, finish
 from phi4mini.weights.gguf import Tensor
-from phi4mini.weights.gguf_blocks import EXACT, decode
+from phi4mini.weights.gguf_blocks import EXACT, bits_more, decode
 from phi4mini.weights.gguf_config import FACTORS, Gguf, gguf_config
 from phi4mini.weights.gguf_split import open_parts
 from phi4mini.weights.rows import Rows
 from phi4mini.weights.safetensors import to_f32
+
+_BITS_WORTH_A_LINE = 3.5  # bits a weight that a type costs more in a store than in its file: Q5_0, Q5_K stay below
+_log = logging.getLogger(__name__)
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -47,8 +52,24 @@ def open_gguf(path: Path) -> Checkpoint:
 
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     ignored = FACTORS.values() if config.short_factor else ()
+    _say_growth(file, str(path))
     arrays = assemble(str(path), config, "gguf", shapes, part, ignored)
     return Checkpoint(str(path), config, tokenizer, chat_format, arrays)
+
+
+def _say_growth(file: Gguf, where: str) -> None:
+    """Formats carry every type exactly, some in far more bytes than the file has; a user of those wants to know."""
+    wide = [tensor for tensor in file.tensors.values() if bits_more(tensor.type) >= _BITS_WORTH_A_LINE]
+    if not wide:
+        return
+    kinds = sorted({tensor.type for tensor in wide})
+    extra = sum(math.prod(tensor.shape) * bits_more(tensor.type) / 8 for tensor in wide)
+    _log.warning(
+        "%s: %s: stored exactly, but in wider formats that take %.3g GB more than the file's blocks",
+        where,
+        ", ".join(f"{kind} as {EXACT[kind].name}" for kind in kinds),
+        extra / 1e9,
+    )
 
 
 class GgufRows:

@@ -14,7 +14,7 @@ import numpy as np
 from phi4mini.formats import FORMATS, Blocks, Format
 
 # Formats whose integers and scales another one holds unchanged: only the zero point moves, or a nibble becomes a byte.
-_WIDER: dict[str, tuple[str, ...]] = {"q4": ("q8",), "q4k": ("q5k",)}
+_WIDER: dict[str, tuple[str, ...]] = {"q4": ("q8",), "q4m": ("q5m",), "q4k": ("q5k",)}
 
 
 class Rows(Protocol):

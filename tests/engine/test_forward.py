@@ -75,7 +75,7 @@ TRIALS = 24
 
 
 @pytest.mark.parametrize("kv", ["f32", "int8"])
-@pytest.mark.parametrize("format", ["q8", "q4", "q4m", "q4k", "q5k", "q6k", "bf16", "mixed"])
+@pytest.mark.parametrize("format", ["q8", "q4", "q4m", "q5m", "q2k", "q4k", "q5k", "q6k", "q8k", "bf16", "mixed"])
 def test_definition_quantised_engine_equals_reference_under_its_rounding(format: str, kv: str) -> None:
     """Many short sequences. In each, all roundings to int8 fall as in float64 and the logits agree like floats, or
     float32 has decided a tie otherwise and one number is a step (1/127 of a group's largest) off. About 1,500 numbers

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint
 from phi4mini.weights.arrays import Weights
 from phi4mini.weights.convert import convert
+from phi4mini.weights.gguf_blocks import EXACT
 from phi4mini.weights.gguf_model import open_gguf
 from phi4mini.weights.store import open_store
 from tests.weights.twins import config_json, permuted, write_gguf
@@ -38,8 +40,8 @@ def back(rows: np.ndarray, heads: int) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K"])
-def test_llama_of_every_type_keeps_its_exact_values(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", *EXACT])
+def test_GG6_a_llama_of_every_type_keeps_its_exact_values(tmp_path, kind):
     numbers = config()
     values = write_gguf(tmp_path / "m.gguf", numbers, default=kind)
     weights = weights_of(tmp_path / "m.gguf", "f32" if "F" in kind else "q4")
@@ -62,6 +64,26 @@ def test_llama_of_every_type_keeps_its_exact_values(tmp_path, kind):
     assert weights.head is weights.embed
 
 
+WIDER = {"Q2_K": "q2k", "Q3_K": "q6k", "IQ4_NL": "q8", "IQ4_XS": "q8k"}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_GG6_a_type_that_grows_says_by_how_much(tmp_path, caplog, kind):
+    numbers = config("Phi3")
+    write_gguf(tmp_path / "m.gguf", numbers, default=kind)
+    layer = weights_of(tmp_path / "m.gguf").layers[0]
+    told = [record.getMessage() for record in caplog.records if "wider formats" in record.getMessage()]
+    if kind not in WIDER:
+        assert told == []
+        return
+    assert layer.o.format.name == WIDER[kind]
+    assert len(told) == 1 and f"m.gguf: {kind} as {WIDER[kind]}: stored exactly" in told[0] and "\n" not in told[0]
+    matrices = numbers.num_parameters - numbers.hidden_size * (2 * numbers.num_layers + 1)
+    weights, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    extra = EXACT[kind].matrix_bytes(16, 256) / (16 * 256) - nbytes / weights
+    assert f"{matrices * extra / 1e9:.3g} GB more" in told[0]
+
+
 def test_phi3_rows_stay_where_they_are(tmp_path):
     values = write_gguf(tmp_path / "m.gguf", config("Phi3"), default="Q5_K")
     layer = weights_of(tmp_path / "m.gguf").layers[1]
@@ -71,8 +93,6 @@ def test_phi3_rows_stay_where_they_are(tmp_path):
 
 
 def test_the_demo_is_carried_over_bit_for_bit(demo_gguf, demo_store):
-    import gguf
-
     tensors = {t.name: t for t in gguf.GGUFReader(demo_gguf).tensors}
 
     def values(name: str) -> np.ndarray:

@@ -77,11 +77,15 @@ def test_floats_are_not_mixed():
 
 def test_only_what_loses_nothing_carries():
     assert carries(FORMATS["q4"], FORMATS["q8"]) and carries(FORMATS["q4k"], FORMATS["q5k"])
+    assert carries(FORMATS["q4m"], FORMATS["q5m"]) and not carries(FORMATS["q5m"], FORMATS["q5k"])
     assert not carries(FORMATS["q8"], FORMATS["q4"]) and not carries(None, FORMATS["q4"])
     assert not carries(FORMATS["q4m"], FORMATS["q8"]) and not carries(FORMATS["q5k"], FORMATS["q6k"])
 
 
-def test_widening_moves_the_zero_point():
-    blocks = quantize_blocks(np.random.default_rng(1).standard_normal((16, 128)).astype(np.float32), FORMATS["q4"])
-    wide = widen(blocks, FORMATS["q4"], FORMATS["q8"])
-    np.testing.assert_array_equal(unpacked(wide, FORMATS["q8"], (16, 128)), unpacked(blocks, FORMATS["q4"], (16, 128)))
+@pytest.mark.parametrize(("narrow", "wider"), [("q4", "q8"), ("q4m", "q5m")])
+def test_widening_changes_no_value(narrow, wider):
+    """The zero point moves where there is one."""
+    small, large = FORMATS[narrow], FORMATS[wider]
+    blocks = quantize_blocks(np.random.default_rng(1).standard_normal((16, 128)).astype(np.float32), small)
+    wide = widen(blocks, small, large)
+    np.testing.assert_array_equal(unpacked(wide, large, (16, 128)), unpacked(blocks, small, (16, 128)))
