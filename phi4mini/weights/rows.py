@@ -56,6 +56,17 @@ class Fused:
         """Whether some part is quantised although no one format carries them all."""
         return self.format is None and any(part.format for part in self.parts)
 
+    def grouped(self) -> list[Fused]:
+        """Neighbouring parts that share a format as one, the others each for itself."""
+        groups: list[list[Rows]] = []
+        for part in self.parts:
+            joined = Fused([*groups[-1], part]) if groups else None
+            if joined is not None and not joined.mixed:
+                groups[-1].append(part)
+            else:
+                groups.append([part])
+        return [Fused(group) for group in groups]
+
     def values(self, start: int, stop: int) -> np.ndarray:
         """Rows start .. stop as float32."""
         return np.concatenate([part.values(a, b) for part, a, b in self._cut(start, stop)])

@@ -12,7 +12,8 @@ import pytest
 
 from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint
-from phi4mini.weights.arrays import Weights
+from phi4mini.formats import Matrix
+from phi4mini.weights.arrays import Weights, pieces
 from phi4mini.weights.convert import convert
 from phi4mini.weights.gguf_blocks import EXACT
 from phi4mini.weights.gguf_model import open_gguf
@@ -118,13 +119,45 @@ def test_fused_tensors_of_equal_zero_meet_in_the_wider_format(tmp_path, caplog):
     np.testing.assert_array_equal(layer.qkv.dequantize()[-128:], values["blk.0.attn_v.weight"])
 
 
-def test_fused_tensors_that_no_format_carries_become_f32_and_are_named(tmp_path, caplog):
-    values = write_gguf(tmp_path / "m.gguf", config(), {"attn_v": "Q6_K"}, default="Q4_K")
+JOINED = {  # types of q, k, v -> formats of the parts, neighbours that share one being one
+    ("Q4_K", "Q4_K", "Q6_K"): ["q4k", "q6k"],  # what llama.cpp's Q4_K_M makes of half the layers
+    ("Q4_K", "Q4_K", "Q5_K"): ["q5k"],
+    ("Q5_K", "Q5_K", "Q6_K"): ["q5k", "q6k"],
+    ("Q2_K", "Q2_K", "Q4_K"): ["q2k", "q4k"],
+    ("Q3_K", "Q3_K", "Q5_K"): ["q6k", "q5k"],
+    ("Q3_K", "Q6_K", "Q3_K"): ["q6k"],
+    ("Q4_0", "Q5_0", "Q8_0"): ["q8"],
+    ("Q4_1", "Q5_1", "Q4_1"): ["q5m"],
+    ("Q4_0", "Q4_1", "Q4_0"): ["q4", "q4m", "q4"],
+    ("IQ4_XS", "IQ4_XS", "Q5_K"): ["q8k", "q5k"],
+    ("IQ4_NL", "Q5_K", "Q6_K"): ["q8", "q5k", "q6k"],
+    ("Q6_K", "Q4_K", "Q5_K"): ["q6k", "q5k"],
+}
+
+
+@pytest.mark.parametrize("kinds", JOINED, ids="-".join)
+def test_GG10_joined_tensors_of_several_types_are_stored_part_by_part(tmp_path, caplog, kinds):
+    numbers = config()
+    named = dict(zip(("attn_q", "attn_k", "attn_v"), kinds, strict=True)) | {"ffn_gate": kinds[0], "ffn_up": kinds[2]}
+    values = write_gguf(tmp_path / "m.gguf", numbers, named, default="Q4_K")
+    layer = weights_of(tmp_path / "m.gguf").layers[1]
+    assert [part.format.name for part in pieces(layer.qkv)] == JOINED[kinds] and "kept as f32" not in caplog.text
+    q, k, v = (values[f"blk.1.attn_{part}.weight"] for part in "qkv")
+    np.testing.assert_array_equal(layer.qkv.dequantize(), np.concatenate([back(q, 4), back(k, 2), v]))
+    gate_up = np.concatenate([values["blk.1.ffn_gate.weight"], values["blk.1.ffn_up.weight"]])
+    np.testing.assert_array_equal(layer.gate_up.dequantize(), gate_up)
+    assert layer.qkv.nbytes < layer.qkv.rows * layer.qkv.cols * 1.2, "f32 would be four bytes a weight"
+    tensor = weights_of(tmp_path / "m.gguf", "q8").layers[1].qkv
+    assert isinstance(tensor, Matrix) and tensor.format.name == "q8", "a recipe for all holds for parts as well"
+
+
+def test_parts_that_are_no_whole_strips_become_f32_and_are_named(tmp_path, caplog):
+    narrow = config(num_attention_heads=32, num_key_value_heads=1)  # 8 rows of K
+    values = write_gguf(tmp_path / "m.gguf", narrow, {"attn_v": "Q6_K", "attn_k": "Q5_K"}, default="Q4_K")
     layer = weights_of(tmp_path / "m.gguf").layers[0]
     assert layer.qkv.format.name == "f32" and layer.gate_up.format.name == "q4k"
     assert "layers.0.qkv and 1 more" in caplog.text and "kept as f32" in caplog.text
-    np.testing.assert_array_equal(layer.qkv.dequantize()[-128:], values["blk.0.attn_v.weight"])
-    np.testing.assert_array_equal(layer.qkv.dequantize()[:256], back(values["blk.0.attn_q.weight"], 4))
+    np.testing.assert_array_equal(layer.qkv.dequantize()[-8:], values["blk.0.attn_v.weight"])
 
 
 def test_asking_for_q8_rounds_only_what_q8_cannot_carry(tmp_path):
