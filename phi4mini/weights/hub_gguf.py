@@ -60,15 +60,14 @@ def fetch(repo: str, wanted: str = "", offline: bool = False, refresh: bool = Fa
         return here or _download(repo, wanted, offline)
     try:
         folder = hub.snapshot(repo, offline, refresh)
-        if any(folder.glob("*.safetensors")) or not models(hub.listing(repo)):
-            return folder
-        return _download(repo, wanted, offline)
+        only_ggufs = not any(folder.glob("*.safetensors")) and models(hub.listing(repo))
     except NotFound:
         here = _cached(repo, DEFAULT)
         if here is None:
             raise
         _log.warning("%s: the hub cannot be asked; %s from its cache is used", repo, here.name)
         return here
+    return _download(repo, wanted, offline) if only_ggufs else folder
 
 
 def models(files: Collection[str]) -> dict[str, list[str]]:

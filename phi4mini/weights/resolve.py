@@ -31,7 +31,7 @@ _WAYS = (
     "a model is a hub id (owner/name), a folder, a .gguf or .phi4 file, demo or synthetic; a GGUF on the hub is "
     "owner/name:Q4_K_M or owner/name:file.gguf"
 )
-_CONVERTER = 1  # raised when the same source would be converted to other bytes: old stores are then made anew
+_CONVERTER = 2  # raised when the same source would be converted to other bytes: old stores are then made anew
 _LAYERS = 32  # of the whole synthetic model
 
 
