@@ -112,11 +112,17 @@ def _config_json(file: Gguf, arch: str) -> dict[str, Any]:
         "rope_theta": meta.get(f"{arch}.rope.freq_base", 10000.0),
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "sliding_window": _sliding_window(meta, arch),
-        "eos_token_id": [meta[k] for k in map("tokenizer.ggml.{}".format, _STOP_KEYS) if k in meta],
-        "bos_token_id": meta.get("tokenizer.ggml.bos_token_id"),
-        "pad_token_id": meta.get("tokenizer.ggml.padding_token_id"),
+        "eos_token_id": [_token(meta, key) for key in _STOP_KEYS],
+        "bos_token_id": _token(meta, "bos_token_id"),
+        "pad_token_id": _token(meta, "padding_token_id"),
     }
     return config | _head_fields(meta, arch, hidden, heads)
+
+
+def _token(meta: Mapping[str, Any], key: str) -> Any:
+    """A token's id; None where there is none, which some write as -1 in 32 bits."""
+    value = meta.get(f"tokenizer.ggml.{key}")
+    return None if value in (-1, 0xFFFFFFFF) else value
 
 
 def _same_in_all_layers(meta: Mapping[str, Any], key: str) -> Any:

@@ -9,18 +9,20 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint
 from phi4mini.weights import names
-from phi4mini.weights.gguf_config import _head_fields
+from phi4mini.weights.gguf import GgufFile
+from phi4mini.weights.gguf_config import _head_fields, gguf_config
 from phi4mini.weights.gguf_model import open_gguf
 from tests.weights.twins import _add, _metadata, config_json, write_gguf
 
@@ -157,6 +159,7 @@ OPENED = {  # what says nothing new is no reason to refuse
     "width of a head": {ATTENTION + "key_length": 64, ATTENTION + "value_length": 64},
     "vocabulary": {"phi3.vocab_size": 320},
     "a model": {"general.type": "model"},
+    "no padding": {"tokenizer.ggml.padding_token_id": 0xFFFFFFFF},
 }
 
 
@@ -165,6 +168,42 @@ def test_GG2_metadata_that_say_nothing_new_open(tmp_path, case, caplog):
     found = opened(tmp_path, metadata=OPENED[case])
     assert found.short_factor is None and found.num_kv_heads == 2 and found.rotary_dim == 64 and found.window is None
     assert not [record for record in caplog.records if "factor" in record.getMessage()]
+
+
+@pytest.fixture(scope="module")
+def longrope(tmp_path_factory) -> GgufFile:
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    write_gguf(path, config(), metadata=ORIGINAL | {ROPE + "attn_factor": MSCALE}, extra=factors())
+    return GgufFile(path)
+
+
+KEYS = ["general.type", "general.architecture", *(f"phi3.{key}" for key in (
+    "context_length", "embedding_length", "block_count", "feed_forward_length", "vocab_size", "expert_count",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+    "attention.sliding_window", "attention.layer_norm_rms_epsilon", "rope.dimension_count", "rope.freq_base",
+    "rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length",
+))]  # fmt: skip
+WHOLE = st.sampled_from([-1, 0, 1, 2, 3, 31, 32, 64, 96, 2048, 1 << 31, 1 << 63])
+VALUES = st.one_of(WHOLE, st.floats(), st.booleans(), st.text(max_size=9), st.lists(WHOLE, max_size=3))
+
+
+@settings(deadline=None, max_examples=400)
+@given(changes=st.dictionaries(st.sampled_from(KEYS), st.none() | VALUES, min_size=1, max_size=3))
+def test_GG2_any_value_of_any_key_is_refused_or_read(longrope, changes):
+    """Never another error, and never a config that is not what the metadata say."""
+    whole = {key: value for key, value in (longrope.metadata | changes).items() if value is not None}
+    file = SimpleNamespace(metadata=whole, tensors=longrope.tensors, raw=longrope.raw)
+    try:
+        found = gguf_config(file, "m.gguf")
+    except BadCheckpoint as error:
+        assert "\n" not in str(error)
+        return
+    assert found.max_position_embeddings == whole["phi3.context_length"] and found.long_factor is not None
+    assert found.original_max_position_embeddings == whole[ROPE + "original_context_length"]
+    assert found.rotary_dim == whole.get("phi3.rope.dimension_count", found.head_dim) == 64
+    assert found.rope_theta == whole.get("phi3.rope.freq_base", 10000.0)
+    if ROPE + "attn_factor" in whole:
+        assert found.rope_scale == pytest.approx(whole[ROPE + "attn_factor"], rel=1e-6)
 
 
 @given(head_dim=st.integers(2, 1024), data=st.data())
