@@ -13,6 +13,7 @@ from phi4mini.config import Config, KvFormat
 from phi4mini.engine.buffers import MAX_ROWS, OUTPUT_ROWS, PADDING, PARTIAL_ROWS
 from phi4mini.formats import Format
 from phi4mini.kernels.attention import partial_floats
+from phi4mini.weights.arrays import StackFormat
 from phi4mini.weights.names import arrays
 from phi4mini.weights.quantize import recipe
 from phi4mini.weights.store import array_bytes
@@ -54,7 +55,7 @@ def recipe_formats(config: Config, quant: str) -> dict[str, Format]:
     return {name: chosen.wanted(name, tied) for name, shape in arrays(config).items() if len(shape) == 2}
 
 
-def weight_bytes(config: Config, formats: Mapping[str, Format]) -> int:
+def weight_bytes(config: Config, formats: Mapping[str, Format | StackFormat]) -> int:
     """Bytes of all arrays with the matrices in these formats."""
     return sum(
         array_bytes(shape, formats[name].name if name in formats else "f32") for name, shape in arrays(config).items()

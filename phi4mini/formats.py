@@ -25,10 +25,13 @@ cost.
 |---|---|---|---|---|
 | q4  | 4.5   | 32 | 32 | GGUF Q4_0 |
 | q4m | 5     | 32 | 32 | GGUF Q4_1 |
-| q8  | 8.5   | 32 | 16 | GGUF Q8_0 |
+| q5m | 9     | 32 | 32 | GGUF Q5_1 (q4m's layout, a byte a weight) |
+| q8  | 8.5   | 32 | 16 | GGUF Q8_0, Q5_0, IQ4_NL (the integers its table holds) |
+| q2k | 9.125 | 16 | 16 | GGUF Q2_K |
 | q4k | 4.625 | 32 | 32 | GGUF Q4_K (its own 6-bit scales, widened to bytes) |
 | q5k | 8.625 | 32 | 32 | GGUF Q5_K |
-| q6k | 8.625 | 16 | 16 | GGUF Q6_K |
+| q6k | 8.625 | 16 | 16 | GGUF Q6_K, Q3_K |
+| q8k | 8.375 | 32 | 16 | GGUF IQ4_XS (the integers its table holds) |
 
 `activations` is how many share a scale when they meet the format: with 8-bit weights they are the larger error, and
 half the block leaves little more than half of it (KL 0.0024 to 0.0014 on the demo model); with 4-bit weights speed
@@ -94,6 +97,11 @@ class Format:
         """Bytes of one superblock of one strip (for dense formats: of one input)."""
         return self.header_bytes + LANES * self.superblock * self.bits // 8
 
+    @property
+    def bits_a_weight(self) -> float:
+        """Bits that one weight takes, its share of the header included."""
+        return 8 * self.superblock_bytes / (LANES * self.superblock)
+
     def padded(self, cols: int) -> int:
         """Inputs of a row after padding to whole superblocks."""
         return -(-cols // self.superblock) * self.superblock
@@ -113,9 +121,12 @@ FORMATS: dict[str, Format] = {
         Format("q8", 8, group=32, superblock=64, zero=128, act_group=16),
         Format("q4", 4, group=32, superblock=64, zero=8),
         Format("q4m", 4, group=32, superblock=64, minimum=True),
+        Format("q5m", 8, group=32, superblock=64, minimum=True, top=31),
+        Format("q2k", 8, group=16, superblock=256, two_level=True, minimum=True, top=3, act_group=16),
         Format("q4k", 4, group=32, superblock=256, two_level=True, minimum=True),
         Format("q5k", 8, group=32, superblock=256, two_level=True, minimum=True, top=31),
         Format("q6k", 8, group=16, superblock=256, two_level=True, zero=32, signed_scale=True, top=63, act_group=16),
+        Format("q8k", 8, group=32, superblock=256, two_level=True, zero=128, signed_scale=True, act_group=16),
     )
 }
 
@@ -211,13 +222,13 @@ def quantize(values: np.ndarray, format: Format) -> Matrix:
 
 
 def quantize_blocks(values: np.ndarray, format: Format) -> Blocks:
-    """float32 (rows, cols) -> the parts of q4, q4m or q8. Two-level formats are only ever carried over, never made."""
+    """float32 (rows, cols) -> the parts of a one-level format. Two-level ones are only carried over, never made."""
     if format.two_level or not format.block:
         raise BadInput(f"{format.name} is a format to carry GGUF blocks in; quantise to q4, q4m or q8")
     rows, cols = values.shape
     width = -(-cols // format.group) * format.group
     x = _pad(values, rows, width).reshape(rows, -1, format.group)
-    top = (1 << format.bits) - 1
+    top = format.largest
     if format.minimum:
         low = _as_f16(x.min(axis=2, keepdims=True))
         scale = _as_f16((x - low).max(axis=2, keepdims=True) / top)

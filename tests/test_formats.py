@@ -22,7 +22,7 @@ from phi4mini.formats import (
     to_bf16,
 )
 
-MADE = ("f32", "bf16", "q8", "q4", "q4m")
+MADE = ("f32", "bf16", "q8", "q4", "q4m", "q5m")
 SHAPES = st.tuples(st.integers(1, 50), st.integers(1, 300))
 
 
@@ -39,7 +39,7 @@ def random_blocks(form: Format, rows: int, cols: int, seed: int = 0) -> Blocks:
     def half(width: int) -> np.ndarray:
         return (rng.standard_normal((rows, width)) * 0.01).astype(np.float16)
 
-    q = rng.integers(0, 64 if form.name == "q6k" else 1 << form.bits, (rows, cols)).astype(np.uint8)
+    q = rng.integers(0, form.largest + 1, (rows, cols)).astype(np.uint8)
     if not form.two_level:
         return Blocks(q, half(groups), half(groups) if form.minimum else None)
     scale = rng.integers(0, 256, (rows, groups)).astype(np.uint8)
@@ -122,7 +122,7 @@ def test_any_shape_survives_within_half_a_step(shape, name, seed):
     wide[:, : shape[1]] = values
     groups = np.abs(wide.reshape(shape[0], -1, form.group)).max(axis=2)
     # q4 may choose a scale down to 0.85 of the peak's, or refit it: then the peak itself is clipped
-    step = {"f32": 0, "bf16": 2**-8, "q8": 0.51 / 127, "q4": 0.22, "q4m": 1.02 / 15}[name]
+    step = {"f32": 0, "bf16": 2**-8, "q8": 0.51 / 127, "q4": 0.22, "q4m": 1.02 / 15, "q5m": 1.02 / 31}[name]
     bound = np.repeat(groups, form.group, axis=1)[:, : shape[1]] * step + 1e-6
     assert (np.abs(got - values) <= bound).all()
 
@@ -135,7 +135,7 @@ def test_rows_at_are_the_rows_of_the_whole(shape, name, seed):
     np.testing.assert_array_equal(matrix.rows_at(ids), matrix.dequantize()[ids])
 
 
-@pytest.mark.parametrize("name", ["q4k", "q5k", "q6k"])
+@pytest.mark.parametrize("name", ["q2k", "q4k", "q5k", "q6k", "q8k"])
 def test_rows_at_of_carried_formats(name):
     form = FORMATS[name]
     matrix = Matrix(form, 20, 512, pack_blocks(random_blocks(form, 20, 512), form))
@@ -153,6 +153,8 @@ def test_strips_packed_one_by_one_are_the_matrix(rows, name):
 
 def test_bits_a_weight_are_those_of_the_table():
     bits = {"f32": 32, "bf16": 16, "q4": 4.5, "q4m": 5, "q8": 8.5, "q4k": 4.625, "q5k": 8.625, "q6k": 8.625}
+    bits |= {"q5m": 9, "q2k": 9.125, "q8k": 8.375}
+    assert {name: form.bits_a_weight for name, form in FORMATS.items()} == bits
     assert {name: form.matrix_bytes(16, 512) * 8 / (16 * 512) for name, form in FORMATS.items()} == bits
 
 
@@ -206,7 +208,7 @@ def test_a_scale_beyond_a_half_is_refused(name, peak):
         quantize(values, FORMATS[name])
 
 
-@pytest.mark.parametrize("name", ["q4k", "q5k", "q6k"])
+@pytest.mark.parametrize("name", ["q2k", "q4k", "q5k", "q6k", "q8k"])
 def test_carried_formats_are_never_made(name):
     with pytest.raises(BadInput, match=f"{name} is a format to carry GGUF blocks in"):
         quantize(np.zeros((16, 256), np.float32), FORMATS[name])

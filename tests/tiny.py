@@ -53,7 +53,7 @@ def parts(values: np.ndarray, format: Format, rng: np.random.Generator) -> Block
         return quantize_blocks(values, format)
     rows, cols = values.shape
     groups, supers = -(-cols // format.group), -(-cols // format.superblock)
-    top = {"q4k": 16, "q5k": 32, "q6k": 64}[format.name]
+    top = {"q2k": 4, "q4k": 16, "q5k": 32, "q6k": 64, "q8k": 256}[format.name]
     unit = float(values.std()) / (top / 3.5 * 32)
     q = rng.integers(0, top, (rows, cols)).astype(np.uint8)
     d = (unit * rng.uniform(0.8, 1.2, (rows, supers))).astype(np.float16)

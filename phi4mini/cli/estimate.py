@@ -12,6 +12,8 @@ from phi4mini.cli.options import command, json_option, kv_option, model_option, 
 from phi4mini.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from phi4mini.config import Config
     from phi4mini.weights.resolve import Source
 
@@ -51,7 +53,6 @@ def _config_and_weights(name: str, quant: str) -> tuple[Config, int]:
     """The config, and the bytes of the weights: exact for a store or a GGUF, by the recipe for everything else."""
     from phi4mini.estimate import recipe_formats, weight_bytes
     from phi4mini.weights.convert import contents_of
-    from phi4mini.weights.demo import demo_gguf
     from phi4mini.weights.load import open_checkpoint
     from phi4mini.weights.resolve import resolve
     from phi4mini.weights.store import open_store
@@ -60,29 +61,40 @@ def _config_and_weights(name: str, quant: str) -> tuple[Config, int]:
     if source.kind == "store" and source.path is not None:
         opened = open_store(source.path)
         return opened.config, sum(entry.nbytes for entry in opened.entries.values() if entry.shape)
-    if source.kind in ("gguf", "demo"):
-        checkpoint = open_checkpoint(source, demo_gguf(offline=True) if source.kind == "demo" else source.path)
+    origin = _origin(source)
+    if origin is not None and origin.is_file():
+        checkpoint = open_checkpoint(source, origin)
         return checkpoint.config, weight_bytes(checkpoint.config, contents_of(checkpoint, quant, {}).formats)
-    config = _config(source)
+    config = _config(source, origin)
     return config, weight_bytes(config, recipe_formats(config, quant))
 
 
-def _config(source: Source) -> Config:
+def _origin(source: Source) -> Path | None:
+    """The file or folder of a model on this machine; None for those whose config is known without."""
+    from phi4mini.weights.demo import demo_gguf
+    from phi4mini.weights.hub_gguf import fetch
+    from phi4mini.weights.resolve import DEFAULT
+
+    if source.kind == "demo":
+        return demo_gguf(offline=True)
+    if source.kind != "hub" or source.name == DEFAULT:
+        return source.path
+    try:
+        return fetch(source.repo, source.variant, offline=True)
+    except NotFound as error:
+        told = f"{source.name} is not on this machine; a folder with its config.json is enough: -m FOLDER"
+        raise NotFound(told) from error
+
+
+def _config(source: Source, folder: Path | None) -> Config:
     """From config.json alone; Phi-4-mini's is known."""
     from dataclasses import replace
 
     from phi4mini.config import Config
     from phi4mini.weights.folder import read_json
-    from phi4mini.weights.hub import snapshot
-    from phi4mini.weights.resolve import DEFAULT
 
     if source.kind == "synthetic":
         return replace(Config.phi4_mini(), num_layers=source.layers)
-    if source.name == DEFAULT:
+    if folder is None:
         return Config.phi4_mini()
-    try:
-        folder = source.path or snapshot(source.name, offline=True)
-    except NotFound as error:
-        told = f"{source.name} is not on this machine; a folder with its config.json is enough: -m FOLDER"
-        raise NotFound(told) from error
     return Config.from_json(read_json(folder, "config.json"), read_json(folder, "generation_config.json", {}))

@@ -133,11 +133,14 @@ def show(name: str, quant: str, verify: bool, as_json: bool) -> None:
 
 
 def _facts(opened: OpenModel) -> dict[str, Any]:
+    from phi4mini.weights.arrays import row_formats
+
     config = opened.config
     formats: dict[str, int] = {}
     for entry in opened.entries.values():
-        if entry.shape:
-            formats[entry.format] = formats.get(entry.format, 0) + entry.nbytes
+        for form, rows in row_formats(entry.format, entry.shape[0]) if entry.shape else []:
+            nbytes = entry.nbytes if len(entry.shape) == 1 else form.matrix_bytes(rows, entry.shape[1])
+            formats[form.name] = formats.get(form.name, 0) + nbytes
     return {
         "name": opened.header["source"]["name"],
         "path": str(opened.path),

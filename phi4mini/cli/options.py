@@ -31,7 +31,13 @@ def options(*some: _Decorator[Any]) -> _Decorator[Any]:
     return decorate
 
 
-model_option = click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Hub id, folder, file.")
+model_option = click.option(
+    "-m",
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Hub id (one of its GGUFs: ID:Q4_K_M), folder, file.",
+)
 quant_option = click.option("-q", "--quant", default="q4", show_default=True, help="f32, bf16, q8, q4, q4m, q4-head8.")
 offline_option = click.option("--offline", is_flag=True, help="Use no network.")
 json_option = click.option("--json", "as_json", is_flag=True, envvar="PHI4MINI_JSON", help="Print JSON.")

@@ -14,7 +14,7 @@ from phi4mini.formats import Matrix
 from phi4mini.kernels import attention, matmul
 from phi4mini.kernels.kv import CHUNK
 from phi4mini.kernels.pool import aligned
-from phi4mini.weights.arrays import Weights
+from phi4mini.weights.arrays import Weights, pieces
 
 if TYPE_CHECKING:
     from phi4mini.engine.forward import Batch
@@ -78,7 +78,8 @@ class Buffers:
         self.picked = aligned((outputs, c.hidden_size))
         self.logits = aligned((outputs, len(weights.head.strips()) * 16))
         self.floors = aligned(outputs)
-        self.tickets = aligned((5 * c.num_layers + 2, 8), np.int64)
+        matmuls = sum(len(pieces(m)) for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))
+        self.tickets = aligned((matmuls + c.num_layers + 2, 8), np.int64)  # attention has one too, the head two
         self.tickets_used = 0
         self._scratch(c, weights, threads)
         self._tables: list[np.ndarray] = []
@@ -132,7 +133,8 @@ class Buffers:
     def _scratch(self, c: Config, weights: Weights, threads: int) -> None:
         tallest = attention.heights(c.group_size)[-1]
         need = attention.scratch_bytes(tallest, c.group_size, c.num_kv_heads, c.head_dim)
-        matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
+        layers = (m for w in weights.layers for stored in (w.qkv, w.o, w.gate_up, w.down) for m in pieces(stored))
+        matrices = [weights.head, *layers]
         for m in matrices:
             if m.format.block:
                 need = max(need, matmul.scratch_bytes(m.format.name, matmul.tile_strips(len(m.strips()))))

@@ -25,7 +25,7 @@ from phi4mini.kernels.crew import Crew
 from phi4mini.kernels.kv import KVLayout
 from phi4mini.kernels.lang import Spec
 from phi4mini.kernels.pool import Call, Pool, Program, aligned
-from phi4mini.weights.arrays import LayerWeights, Weights
+from phi4mini.weights.arrays import LayerWeights, Stored, Weights, pieces
 
 NO_WINDOW = 1 << 40  # tokens: longer than any context
 
@@ -97,7 +97,7 @@ class Network:
 
     def _specs(self) -> list[Spec]:
         """Every kernel that a pass of any shape may come to need. Layers of one make are looked at once."""
-        layers = {tuple(m.format.name for m in (w.qkv, w.o, w.gate_up, w.down)): w for w in self.weights.layers}
+        layers = {_make(w): w for w in self.weights.layers}
         every = range(1, matmul.FEW + 1)
         calls = [c for rows in every for c in self._record(rows, 0, 1, list(layers.values()))]
         for tall in attention.heights(self.config.group_size):
@@ -116,16 +116,14 @@ class Network:
             calls += self._feed_forward(layer.post_norm, layer.gate_up, layer.down, rows)
         return calls + (self._head(outputs) if outputs else [])
 
-    def _attention(self, index: int, weight: np.ndarray, qkv: Matrix, o: Matrix, rows: int, tall: int) -> list[Call]:
+    def _attention(self, index: int, weight: np.ndarray, qkv: Stored, o: Matrix, rows: int, tall: int) -> list[Call]:
         c, b = self.config, self.buffers
         shape = {"heads": c.num_heads, "kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
         kind = self.layout.kind
         pool: dict[str, int | np.ndarray] = {"pool": self.cache[:, index], "page_stride": self.cache.strides[0]}
-        queries = b.queries(kind)
-        into, out = b.sink("hidden", qkv), b.sink("attention", o)
+        queries, out = b.queries(kind), b.sink("attention", o)
         return [
-            self._norm(b.x, weight, b.rows, into),
-            self._matmul(qkv, into, b.qkv, rows, residual=False),
+            *self._projection(weight, qkv, b.qkv, rows),
             Call(
                 rope.rope_append(kind=kind, **shape, half=c.rotary_dim // 2),
                 qkv=b.qkv, stride=b.qkv.strides[0], cos=b.cos, sin=b.sin, rows=b.rows, pages=b.pages, slots=b.slots,
@@ -144,18 +142,30 @@ class Network:
             self._matmul(o, out, b.x, rows, residual=True),
         ]  # fmt: skip
 
-    def _feed_forward(self, weight: np.ndarray, gate_up: Matrix, down: Matrix, rows: int) -> list[Call]:
+    def _feed_forward(self, weight: np.ndarray, gate_up: Stored, down: Matrix, rows: int) -> list[Call]:
         b = self.buffers
-        into, out = b.sink("hidden", gate_up), b.sink("feed_forward", down)
+        out = b.sink("feed_forward", down)
         return [
-            self._norm(b.x, weight, b.rows, into),
-            self._matmul(gate_up, into, b.gate_up, rows, residual=False),
+            *self._projection(weight, gate_up, b.gate_up, rows),
             Call(
                 swiglu.swiglu(format=out.format, cols=down.cols),
                 x=b.gate_up, stride=b.gate_up.strides[0], rows=b.rows, **out.arguments,
             ),
             self._matmul(down, out, b.x, rows, residual=True),
         ]  # fmt: skip
+
+    def _projection(self, weight: np.ndarray, matrix: Stored, out: np.ndarray, rows: int) -> list[Call]:
+        """The residual stream, normed, times a matrix or its parts one after the other. Each format among them reads
+        activations of its own.
+        """
+        b, parts = self.buffers, pieces(matrix)
+        sinks = {part.format.name: b.sink("hidden", part) for part in parts}
+        calls = [self._norm(b.x, weight, b.rows, into) for into in sinks.values()]
+        first = 0
+        for part in parts:
+            calls.append(self._matmul(part, sinks[part.format.name], out[:, first:], rows, residual=False))
+            first += part.rows
+        return calls
 
     def _head(self, outputs: int) -> list[Call]:
         b, head = self.buffers, self.weights.head
@@ -210,6 +220,11 @@ class Network:
             ticket=b.ticket(),
             **b.scratch_arguments,
         )
+
+
+def _make(w: LayerWeights) -> tuple[tuple[str, int], ...]:
+    """What two layers have in common that need the same kernels."""
+    return tuple((m.format.name, m.rows) for stored in (w.qkv, w.o, w.gate_up, w.down) for m in pieces(stored))
 
 
 def matmul_spec(w: Matrix, rows: int, residual: bool) -> Spec:

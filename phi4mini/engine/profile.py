@@ -29,6 +29,7 @@ from phi4mini.engine.engine import Engine
 from phi4mini.engine.forward import Network
 from phi4mini.formats import Matrix
 from phi4mini.kernels.pool import Call, Pool, Program
+from phi4mini.weights.arrays import pieces
 
 NAMES = {  # kernels that are no product, as people call them
     "rmsnorm": "norm",
@@ -149,8 +150,8 @@ class Splitter:
         self._matrices: dict[int, tuple[str, Matrix]] = {w.head.data.ctypes.data: ("head", w.head)}
         for layer in w.layers:
             for name in ("qkv", "o", "gate_up", "down"):
-                matrix = getattr(layer, name)
-                self._matrices[matrix.data.ctypes.data] = name, matrix
+                for part in pieces(getattr(layer, name)):
+                    self._matrices[part.data.ctypes.data] = name, part
 
     def split(self, steps: Iterable[Step], tick: float) -> Split:
         """All parts of some steps together; `tick` in seconds."""

@@ -53,7 +53,8 @@ def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -
         for name, rows in checkpoint.arrays.items()
         if kind(name) in MATRICES
     }
-    kept = [name for name, format in formats.items() if chosen.keeps_blocks and checkpoint.arrays[name].mixed]
+    mixed = [name for name in formats if chosen.keeps_blocks and checkpoint.arrays[name].mixed]
+    kept = [name for name in mixed if formats[name].name == "f32"]
     if kept:
         _log.warning(
             "%s: %s and %d more join tensors of different quantisation and are kept as f32; -q q8 makes them smaller",

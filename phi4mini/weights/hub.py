@@ -8,6 +8,8 @@ fetched; without network the error says so within seconds. It does not know what
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from phi4mini.errors import BadInput, NotFound
@@ -25,7 +27,7 @@ FILES = (
 )
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _SECONDS = 5.0  # to wait for the hub's first answer
-_DEMO = "`-m demo` is a small model that needs no hub"
+DEMO = "`-m demo` is a small model that needs no hub"
 
 
 def is_id(name: str) -> bool:
@@ -40,15 +42,47 @@ def snapshot(repo: str, offline: bool = False, refresh: bool = False) -> Path:
     """
     if not is_id(repo):
         raise BadInput(f"{repo!r} is not a hub id: owner/name")
-    from huggingface_hub import constants
-
-    offline = offline or constants.HF_HUB_OFFLINE
+    offline = offline or is_offline()
     cached = None if refresh and not offline else _cached(repo)
     if cached is not None:
         return cached
     if offline:
-        raise NotFound(f"offline: {repo} is not in the hub's cache; {_DEMO}")
-    return _download(repo, FILES)
+        raise NotFound(f"offline: {repo} is not in the hub's cache; {DEMO}")
+    return download(repo, FILES)
+
+
+def is_offline() -> bool:
+    """Whether the hub's own switch, HF_HUB_OFFLINE, forbids the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def listing(repo: str) -> list[str]:
+    """The paths of all files of a repository, asked of the hub. Raises `NotFound`."""
+    from huggingface_hub import HfApi
+
+    with _asking(repo):
+        info = HfApi().model_info(repo, revision="main", timeout=_SECONDS)
+    return [item.rfilename for item in info.siblings or []]
+
+
+def cached_folder(repo: str) -> Path | None:
+    """The folder of a repository's newest revision on this disk, whatever of it is there; no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    nothing = ["/"]  # no file is called so: a folder that has none of them is complete
+    try:
+        return Path(snapshot_download(repo, allow_patterns=nothing, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def revision(path: Path) -> str:
+    """What tells a snapshot's folder, or a file in one, from that of another revision: its path from the commit on."""
+    after = path.parts[path.parts.index("snapshots") + 1 :] if "snapshots" in path.parts else (path.name,)
+    return "/".join(after)
 
 
 def _cached(repo: str) -> Path | None:
@@ -72,8 +106,17 @@ def _complete(folder: Path) -> bool:
     return all((folder / str(shard)).exists() for shard in listed.values())
 
 
-def _download(repo: str, files: tuple[str, ...]) -> Path:
+def download(repo: str, patterns: Collection[str]) -> Path:
+    """The folder of the newest revision, with all files that match there; resumes what stopped. Raises `NotFound`."""
     from huggingface_hub import snapshot_download
+
+    with _asking(repo):
+        return Path(snapshot_download(repo, allow_patterns=list(patterns), etag_timeout=_SECONDS))
+
+
+@contextmanager
+def _asking(repo: str) -> Iterator[None]:
+    """What the hub's client raises, as one line of ours."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is the HTTP library's, passed on
         GatedRepoError,
         HfHubHTTPError,
@@ -83,7 +126,7 @@ def _download(repo: str, files: tuple[str, ...]) -> Path:
     )
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(files), etag_timeout=_SECONDS))
+        yield
     except GatedRepoError as error:
         raise NotFound(f"{repo} asks for an account: accept its terms on the hub and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
@@ -95,7 +138,7 @@ def _download(repo: str, files: tuple[str, ...]) -> Path:
             raise NotFound(f"{repo}: the hub answered: {_line(answers[0])}; what was fetched is kept") from error
         raise NotFound(
             f"no network: the Hugging Face hub cannot be reached ({_line(chain[-1])}) "
-            f"and {repo} is not in its cache; {_DEMO}"
+            f"and {repo} is not in its cache; {DEMO}"
         ) from error
 
 

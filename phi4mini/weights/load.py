@@ -104,7 +104,7 @@ def open_checkpoint(source: Source, origin: Path | None) -> Checkpoint:
 
     if origin is None:
         raise BadCheckpoint(f"{source.name} has no checkpoint")
-    return open_gguf(origin) if source.kind in ("gguf", "demo") else open_folder(origin)
+    return open_gguf(origin) if origin.is_file() else open_folder(origin)
 
 
 def config_of(name: str, offline: bool = False) -> Config:
@@ -129,12 +129,12 @@ def is_offline() -> bool:
 
 def _fetched(source: Source, offline: bool, refresh: bool, progress: Progress | None) -> Path | None:
     """The file or folder on this disk that the source's content is in."""
-    from phi4mini.weights import demo, hub
+    from phi4mini.weights import demo, hub_gguf
 
     if source.kind == "demo":
         return demo.demo_gguf(offline, lambda line: progress(line, 0, 0) if progress else None)
     if source.kind == "hub":
-        return hub.snapshot(source.name, offline, refresh)
+        return hub_gguf.fetch(source.repo, source.variant, offline, refresh)
     return source.path
 
 

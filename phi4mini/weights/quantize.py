@@ -5,7 +5,8 @@ infinity are refused and named. It does not know files.
 
 A recipe names a format for every matrix. The 4-bit ones leave the blocks of a quantised GGUF as they are in the file,
 so nothing is rounded a second time; where q, k, v or gate, up lie there in formats that no one format carries, the
-joined matrix is kept as f32. The other recipes name what every matrix shall be, whatever the file holds.
+joined matrix is stored part by part (as f32 where a part is not made of whole strips, which no engine runs). The other
+recipes name what every matrix shall be, whatever the file holds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from phi4mini.errors import BadCheckpoint, BadInput
 from phi4mini.formats import FORMATS, LANES, Format, pack_blocks, pack_dense, quantize_blocks
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.encode import GROUP, encode_blocks
+from phi4mini.weights.arrays import StackFormat
 from phi4mini.weights.names import kind
 from phi4mini.weights.rows import Fused, carries, widen
 
@@ -67,18 +69,25 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def plan(name: str, rows: Fused, recipe: Recipe, tied: bool) -> Format:
-    """The format in which the matrix `name` will be stored."""
+def plan(name: str, rows: Fused, recipe: Recipe, tied: bool) -> Format | StackFormat:
+    """The format in which the matrix `name` will be stored, or those of its parts."""
     wanted = recipe.wanted(name, tied)
     if not recipe.keeps_blocks:
         return wanted
-    if rows.mixed:
+    if not rows.mixed:
+        return rows.format or wanted
+    groups = rows.grouped()
+    if any(group.rows % LANES for group in groups[:-1]):
         return FORMATS["f32"]
-    return rows.format or wanted
+    return StackFormat(tuple((group.format or wanted, group.rows) for group in groups))
 
 
-def pack(name: str, rows: Fused, format: Format) -> Iterator[np.ndarray]:
+def pack(name: str, rows: Fused, format: Format | StackFormat) -> Iterator[np.ndarray]:
     """The bytes of a matrix in order, in chunks of whole strips. Raises `BadCheckpoint` for NaN and infinity."""
+    if isinstance(format, StackFormat):
+        for number, (group, (own, _)) in enumerate(zip(rows.grouped(), format.parts, strict=True), 1):
+            yield from pack(f"{name}, part {number}", group, own)
+        return
     step = max(_CHUNK // (rows.cols * LANES), 1) * LANES
     carried = rows.format is not None and carries(rows.format, format)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from phi4mini.errors import BadInput, NotFound
-from phi4mini.weights.hub import is_id
+from phi4mini.weights.gguf_split import parts_here
+from phi4mini.weights.hub import revision
+from phi4mini.weights.hub_gguf import parse
 from phi4mini.weights.store import SUFFIX
 
 DEFAULT = "microsoft/Phi-4-mini-instruct"
@@ -25,19 +27,30 @@ ALIASES = {
     "phi-3.5-mini": "microsoft/Phi-3.5-mini-instruct",
 }
 Kind = Literal["hub", "folder", "gguf", "store", "demo", "synthetic"]
-_WAYS = "a model is a hub id (owner/name), a folder, a .gguf or .phi4 file, demo or synthetic"
-_CONVERTER = 1  # raised when the same source would be converted to other bytes: old stores are then made anew
+_WAYS = (
+    "a model is a hub id (owner/name), a folder, a .gguf or .phi4 file, demo or synthetic; a GGUF on the hub is "
+    "owner/name:Q4_K_M or owner/name:file.gguf"
+)
+_CONVERTER = 2  # raised when the same source would be converted to other bytes: old stores are then made anew
 _LAYERS = 32  # of the whole synthetic model
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a name stands for. `path`: the file or folder, where it is one; `layers`: of a synthetic model."""
+    """What a name stands for. `path`: the file or folder, where it is one; `layers`: of a synthetic model; `variant`:
+    of a hub id, which of its GGUFs, a quantisation or a file (`name` has it after a colon).
+    """
 
     kind: Kind
     name: str
     path: Path | None = None
     layers: int = 0
+    variant: str = ""
+
+    @property
+    def repo(self) -> str:
+        """The hub id alone."""
+        return self.name.partition(":")[0]
 
     @property
     def label(self) -> str:
@@ -62,20 +75,24 @@ def resolve(name: str) -> Source:
     if path.is_dir():
         return Source("folder", str(path), path)
     if path.is_file():
-        return Source(_file_kind(path), str(path), path)
-    if path.suffix in (".gguf", SUFFIX) or name.startswith((".", "/", "~")):
+        kind = _file_kind(path)
+        if kind == "gguf":
+            path = parts_here(path)[0]  # any part of a split GGUF means the whole
+        return Source(kind, str(path), path)
+    if (path.suffix in (".gguf", SUFFIX) and ":" not in name) or name.startswith((".", "/", "~")):
         raise NotFound(f"{name}: no such file or folder")
-    if is_id(name):
-        return Source("hub", name)
+    hub = _hub(name)
+    if hub is not None:
+        return hub
     raise NotFound(f"unknown model {name[:100]!r}; {_WAYS}")
 
 
 def fingerprint(source: Source, folder_or_file: Path | None = None) -> str:
     """Twelve hex digits that change with the source's content: its revision, or names, sizes and times of its files."""
     if source.kind == "hub" and folder_or_file is not None:
-        return _digest(folder_or_file.name)  # a snapshot's folder is named by its commit
+        return _digest(revision(folder_or_file))
     if source.kind in ("folder", "gguf") and source.path is not None:
-        files = _files(source.path) if source.kind == "folder" else [source.path]
+        files = _files(source.path) if source.kind == "folder" else parts_here(source.path)
         return _digest(*(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files))
     if source.kind == "demo":
         from phi4mini.weights.demo import SHA256
@@ -91,6 +108,16 @@ def _files(folder: Path) -> list[Path]:
 
 def _digest(*lines: str) -> str:
     return hashlib.sha256("\n".join([f"converter {_CONVERTER}", *lines]).encode()).hexdigest()[:12]
+
+
+def _hub(name: str) -> Source | None:
+    """A hub id, alone or with a GGUF's quantisation or file; also as an address or with Ollama's hf.co/."""
+    alias, colon, wanted = name.partition(":")
+    found = parse(ALIASES.get(alias.lower(), alias) + colon + wanted)
+    if found is None:
+        return None
+    repo, variant = found
+    return Source("hub", f"{repo}:{variant}" if variant else repo, variant=variant)
 
 
 def _synthetic(name: str) -> Source:

@@ -14,7 +14,7 @@ import numpy as np
 from phi4mini.formats import FORMATS, Blocks, Format
 
 # Formats whose integers and scales another one holds unchanged: only the zero point moves, or a nibble becomes a byte.
-_WIDER: dict[str, tuple[str, ...]] = {"q4": ("q8",), "q4k": ("q5k",)}
+_WIDER: dict[str, tuple[str, ...]] = {"q4": ("q8",), "q4m": ("q5m",), "q4k": ("q5k",)}
 
 
 class Rows(Protocol):
@@ -55,6 +55,17 @@ class Fused:
     def mixed(self) -> bool:
         """Whether some part is quantised although no one format carries them all."""
         return self.format is None and any(part.format for part in self.parts)
+
+    def grouped(self) -> list[Fused]:
+        """Neighbouring parts that share a format as one, the others each for itself."""
+        groups: list[list[Rows]] = []
+        for part in self.parts:
+            joined = Fused([*groups[-1], part]) if groups else None
+            if joined is not None and not joined.mixed:
+                groups[-1].append(part)
+            else:
+                groups.append([part])
+        return [Fused(group) for group in groups]
 
     def values(self, start: int, stop: int) -> np.ndarray:
         """Rows start .. stop as float32."""

@@ -5,7 +5,7 @@ reads the header only; `verify` reads every byte. The mapping is read-only. It d
 from.
 
     bytes 0..7    magic "PHI4MINI"
-    bytes 8..11   version u32 (1)
+    bytes 8..11   version u32: 2 where a matrix lies in parts, else 1, which older programs read as well
     bytes 12..19  length of the header u64
     bytes 20..51  sha256 of the header
     bytes 64..    header: JSON, UTF-8; then zeros up to a multiple of 4096
@@ -13,7 +13,8 @@ from.
 
 Header: config (`Config.to_json`), chat_format, recipe, source (name, fingerprint), rotation (null: none), nbytes (of
 the file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An
-array of one dimension is float32 as it is, one of two is a `formats.Matrix`. All numbers are little-endian.
+array of one dimension is float32 as it is, one of two is a `formats.Matrix`, or several one after the other, whose
+format is then "q4k*4096+q6k*1024": the format of so many rows, then of the rest. All numbers are little-endian.
 
 A store is replaced by renaming a new file over it, which leaves an open mapping intact. Cutting or overwriting the
 file in place under a running program is not survivable: the kernel answers such a read with a bus error.
@@ -35,16 +36,16 @@ import numpy as np
 
 from phi4mini.config import Config
 from phi4mini.config_json import short
-from phi4mini.errors import BadCheckpoint, NotFound
-from phi4mini.formats import FORMATS, Matrix
+from phi4mini.errors import BadCheckpoint, BadInput, NotFound
+from phi4mini.formats import FORMATS, Format, Matrix
 from phi4mini.weights import names
-from phi4mini.weights.arrays import LayerWeights, Weights
+from phi4mini.weights.arrays import LayerWeights, Stack, Weights, row_formats
 
 if TYPE_CHECKING:
     from phi4mini.tokenizer import Tokenizer
 
 MAGIC = b"PHI4MINI"
-VERSION = 1
+VERSION, WITHOUT_PARTS = 2, 1
 SUFFIX = ".phi4"
 ALIGNMENT = 4096  # a page: blobs can be mapped, dropped and hashed one by one
 HEADER_AT = 64
@@ -119,7 +120,7 @@ class OpenModel:
             blob = self.view[entry.offset : entry.offset + entry.nbytes]
             if hashlib.sha256(blob.data).hexdigest() != entry.sha256:
                 raise BadCheckpoint(f"{self.path}: {entry.name} does not have the hash stated for it: it was changed")
-            if entry.shape and not _finite(blob, entry):
+            if entry.shape and not _all_finite(entry, self.view):
                 raise BadCheckpoint(f"{self.path}: {entry.name} holds NaN or infinity")
             done += entry.nbytes
             if progress:
@@ -156,8 +157,10 @@ def align(offset: int) -> int:
 
 
 def array_bytes(shape: tuple[int, ...], format: str) -> int:
-    """Bytes of one array in the store."""
-    return 4 * shape[0] if len(shape) == 1 else FORMATS[format].matrix_bytes(shape[0], shape[1])
+    """Bytes of one array in the store. Raises `BadInput` for a format that is none."""
+    if len(shape) == 1:
+        return 4 * shape[0]
+    return sum(form.matrix_bytes(rows, shape[1]) for form, rows in row_formats(format, shape[0]))
 
 
 def _map(path: Path) -> np.ndarray:
@@ -175,7 +178,7 @@ def _read_header(path: Path, view: np.ndarray) -> dict[str, Any]:
     magic, version, length, digest = PREFIX.unpack(view[: PREFIX.size].tobytes())
     if magic != MAGIC:
         raise BadCheckpoint(f"{path}: not a store of phi4mini: it does not begin with {MAGIC.decode()}")
-    if version != VERSION:
+    if version not in (WITHOUT_PARTS, VERSION):
         raise BadCheckpoint(f"{path}: store version {version} is not known here; up to {VERSION} is. Convert it again")
     if length > MOST_HEADER:
         raise BadCheckpoint(f"{path}: a header of {length} bytes is more than the limit {MOST_HEADER}")
@@ -209,7 +212,7 @@ def _read_entries(header: dict[str, Any], config: Config, size: int) -> dict[str
     entries = [Entry("tokenizer", (), "bytes", blob["offset"], blob["nbytes"], blob["sha256"])]
     for item in listed:
         shape, form = expected[item["name"]], item["format"]
-        if tuple(item["shape"]) != shape or form not in (FORMATS if len(shape) == 2 else ("f32",)):
+        if tuple(item["shape"]) != shape or not _is_format(form, shape):
             raise BadCheckpoint(
                 f"{item['name']}: shape {short(item['shape'])} and format {short(form)} do not fit the config"
             )
@@ -229,14 +232,32 @@ def _read_entries(header: dict[str, Any], config: Config, size: int) -> dict[str
     return {entry.name: entry for entry in entries}
 
 
+def _is_format(name: Any, shape: tuple[int, ...]) -> bool:
+    if len(shape) == 1 or not isinstance(name, str):
+        return bool(name == "f32")
+    try:
+        return bool(row_formats(name, shape[0]))
+    except BadInput:
+        return False
+
+
+def _matrices(entry: Entry, view: np.ndarray) -> list[Matrix]:
+    """The matrix, or its parts, of an entry of two dimensions."""
+    at, found = entry.offset, []
+    for form, rows in row_formats(entry.format, entry.shape[0]):
+        nbytes = form.matrix_bytes(rows, entry.shape[1])
+        found.append(Matrix(form, rows, entry.shape[1], view[at : at + nbytes]))
+        at += nbytes
+    return found
+
+
 def _weights(config: Config, entries: dict[str, Entry], view: np.ndarray) -> Weights:
     def array(name: str) -> Any:
         entry = entries[name]
-        blob = view[entry.offset : entry.offset + entry.nbytes]
         if len(entry.shape) == 1:
-            return blob.view(np.float32)
-        rows, cols = entry.shape
-        return Matrix(FORMATS[entry.format], rows, cols, blob)
+            return view[entry.offset : entry.offset + entry.nbytes].view(np.float32)
+        parts = _matrices(entry, view)
+        return parts[0] if len(parts) == 1 else Stack(parts)
 
     layers = [
         LayerWeights(**{field: array(f"layers.{n}.{field}") for field in names.LAYER_ARRAYS})
@@ -246,12 +267,18 @@ def _weights(config: Config, entries: dict[str, Entry], view: np.ndarray) -> Wei
     return Weights(config, embed, layers, array("norm"), embed if config.tie_word_embeddings else array("head"))
 
 
-def _finite(blob: np.ndarray, entry: Entry) -> bool:
-    """No NaN or infinity among an array's floats: its values, or its scales where it has blocks."""
-    if entry.format == "f32":
+def _all_finite(entry: Entry, view: np.ndarray) -> bool:
+    """No NaN or infinity among an array's floats."""
+    if len(entry.shape) == 1:
+        return _finite(view[entry.offset : entry.offset + entry.nbytes], FORMATS["f32"])
+    return all(_finite(part.data, part.format) for part in _matrices(entry, view))
+
+
+def _finite(blob: np.ndarray, form: Format) -> bool:
+    """No NaN or infinity among the values, or among the scales where there are blocks."""
+    if form.name == "f32":
         pieces = np.array_split(blob.view(np.float32), blob.size // 2**22 + 1)  # the answers take memory too
         return all(bool(np.isfinite(piece).all()) for piece in pieces)
-    form = FORMATS[entry.format]
     if not form.block:
         return not bool(((blob.view(np.uint16) & 0x7F80) == 0x7F80).any())
     halves = 4 * 16 if form.two_level else form.header_bytes

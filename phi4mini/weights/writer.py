@@ -21,7 +21,8 @@ from phi4mini.errors import BadInput
 from phi4mini.files import atomic_write
 from phi4mini.formats import Format
 from phi4mini.weights import names
-from phi4mini.weights.store import HEADER_AT, MAGIC, PREFIX, VERSION, Entry, align, array_bytes
+from phi4mini.weights.arrays import StackFormat
+from phi4mini.weights.store import HEADER_AT, MAGIC, PREFIX, VERSION, WITHOUT_PARTS, Entry, align, array_bytes
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 _NO_HASH = "0" * 64
@@ -36,7 +37,7 @@ class Contents:
     chat_format: str
     recipe: str
     source: Mapping[str, str]  # name, fingerprint: where the weights came from
-    formats: Mapping[str, Format]
+    formats: Mapping[str, Format | StackFormat]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return names.arrays(self.config)
@@ -99,7 +100,9 @@ def _header(contents: Contents, entries: list[Entry], total: int) -> bytes:
 
 def _front(contents: Contents, entries: list[Entry], total: int) -> bytes:
     text = _header(contents, entries, total)
-    return PREFIX.pack(MAGIC, VERSION, len(text), hashlib.sha256(text).digest()).ljust(HEADER_AT, b"\0") + text
+    parts = any(isinstance(format, StackFormat) for format in contents.formats.values())
+    version = VERSION if parts else WITHOUT_PARTS
+    return PREFIX.pack(MAGIC, version, len(text), hashlib.sha256(text).digest()).ljust(HEADER_AT, b"\0") + text
 
 
 def _write_blob(file: BinaryIO, entry: Entry, chunks: Iterable[np.ndarray]) -> str:

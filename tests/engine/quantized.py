@@ -15,7 +15,7 @@ import pytest
 from phi4mini import reference
 from phi4mini.config import RopeMode
 from phi4mini.formats import Format
-from phi4mini.weights.arrays import Weights
+from phi4mini.weights.arrays import Weights, pieces
 from tests import tiny
 from tests.kernels.pages import hadamard
 
@@ -74,9 +74,11 @@ def logits(weights: Weights, ids: list[int], kv: str, rope: RopeMode = "auto") -
 
 
 def _formats_in_order(weights: Weights) -> Iterator[Format]:
-    """The formats of the matrices in the order in which reference.py reads them."""
+    """The formats of the matrices in the order in which reference.py reads them; the first part's of a stack, whose
+    parts must all share activations' groups of one size.
+    """
     for layer in weights.layers:
-        yield from (m.format for m in (layer.qkv, layer.o, layer.gate_up, layer.down))
+        yield from (pieces(m)[0].format for m in (layer.qkv, layer.o, layer.gate_up, layer.down))
 
 
 def _rounder(formats: Iterator[Format]) -> Callable[[np.ndarray], np.ndarray]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,12 +15,17 @@ from phi4mini.engine.buffers import MAX_ROWS, PADDING, PARTIAL_ROWS, rows_that_f
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.forward import check_shapes
 from phi4mini.errors import BadInput
+from phi4mini.formats import FORMATS, LANES
 from phi4mini.kernels import matmul
 from phi4mini.kernels.attention import partial_floats
 from phi4mini.kernels.kv import CHUNK
-from phi4mini.weights.arrays import Weights
+from phi4mini.weights.arrays import Stack, Weights
+from phi4mini.weights.convert import convert
+from phi4mini.weights.gguf_model import open_gguf
+from phi4mini.weights.store import open_store
 from tests import tiny
 from tests.engine import quantized
+from tests.weights.twins import config_json, write_gguf
 
 MODELS = {
     "Phi-3, LongRoPE, groups of 2, tied": tiny.config(),
@@ -75,7 +84,7 @@ TRIALS = 24
 
 
 @pytest.mark.parametrize("kv", ["f32", "int8"])
-@pytest.mark.parametrize("format", ["q8", "q4", "q4m", "q4k", "q5k", "q6k", "bf16", "mixed"])
+@pytest.mark.parametrize("format", ["q8", "q4", "q4m", "q5m", "q2k", "q4k", "q5k", "q6k", "q8k", "bf16", "mixed"])
 def test_definition_quantised_engine_equals_reference_under_its_rounding(format: str, kv: str) -> None:
     """Many short sequences. In each, all roundings to int8 fall as in float64 and the logits agree like floats, or
     float32 has decided a tie otherwise and one number is a step (1/127 of a group's largest) off. About 1,500 numbers
@@ -101,6 +110,100 @@ def test_definition_quantised_engine_equals_reference_under_its_rounding(format:
     if (format, kv) != ("bf16", "f32"):  # where nothing is rounded
         assert effects[0] > 20 * close and errors[-1] < effects[-1]
     assert np.mean(agree) > 0.97
+
+
+# matrices in parts ---------------------------------------
+
+
+def cut(weights: Weights, others: dict[int, Weights] | None = None, at: tuple[int, ...] = (128, 192)) -> Weights:
+    """The same weights, QKV (and gate, up) as stacks; part i is taken from others[i] where there is one."""
+
+    def stack(name: str, layer: int, bounds: list[int]) -> Stack:
+        parts = []
+        for i, (first, end) in enumerate(pairwise(bounds)):
+            m = getattr((others or {}).get(i, weights).layers[layer], name)
+            parts.append(
+                tiny.stored(m.strips()[first // LANES : end // LANES].reshape(-1), m.format, end - first, m.cols)
+            )
+        return Stack(parts)
+
+    c = weights.config
+    layers = [
+        replace(
+            w,
+            qkv=stack("qkv", i, [0, *at, c.qkv_rows]),
+            gate_up=stack("gate_up", i, [0, c.intermediate_size, 2 * c.intermediate_size]),
+        )
+        for i, w in enumerate(weights.layers)
+    ]
+    return replace(weights, layers=layers)
+
+
+def same_in_every_pass(one: Engine, two: Engine) -> None:
+    """Passes of one row, a few and many: the same bits."""
+    for ids in (tiny.ids(1), tiny.ids(2), tiny.ids(7), tiny.ids(40)):
+        np.testing.assert_array_equal(one.logits(ids).view(np.uint32), two.logits(ids).view(np.uint32))
+
+
+@pytest.mark.parametrize("format", [*FORMATS])
+@pytest.mark.parametrize("at", [(128, 192), (16,)], ids=["q, k, v", "a strip"])
+def test_GG10_a_matrix_cut_into_parts_computes_the_same_bits(format: str, at: tuple[int, ...]) -> None:
+    """Whatever the format and wherever the cut."""
+    whole = tiny.weights(tiny.config(num_layers=1), format)
+    same_in_every_pass(tiny.engine(cut(whole, at=at)), tiny.engine(whole))
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [("q4k", "q4k", "q6k"), ("q5k", "q5k", "q6k"), ("q2k", "q2k", "q4k"), ("q8", "q5k", "q6k"), ("q4", "q4m", "q4"),
+     ("f32", "q4", "bf16"), ("q8k", "q8k", "q5k"), ("q4m", "f32", "q4m"), ("q5m", "q8", "q2k"), ("q6k", "q4", "q4k")],
+    ids="-".join,
+)  # fmt: skip
+@pytest.mark.parametrize("threads", [1, 3])
+def test_GG10_each_part_is_what_it_is_in_a_matrix_of_its_format(formats: tuple[str, ...], threads: int) -> None:
+    """Rows of Q, K and V, and of gate and up, equal those of unsplit models in the part's own format, bit for bit."""
+    config = tiny.config(num_layers=1)
+    made = {name: tiny.weights(config, name) for name in set(formats)}
+    stacked = tiny.engine(cut(made[formats[0]], {1: made[formats[1]], 2: made[formats[2]]}), threads=threads)
+    for count in (1, 5, 40):
+        ids = tiny.ids(count)
+        stacked.logits(ids)
+        got = stacked.network.buffers.qkv[:count, : config.qkv_rows].copy()
+        for name, first, end in zip(formats, (0, 128, 192), (128, 192, 256), strict=True):
+            alone = tiny.engine(replace(made[name], embed=made[formats[0]].embed, head=made[formats[0]].embed))
+            alone.logits(ids)
+            np.testing.assert_array_equal(got[:, first:end], alone.network.buffers.qkv[:count, first:end])
+
+
+def test_GG10_layers_of_several_makes_equal_the_reference() -> None:
+    """As in a Q4_K_M file: some layers in parts, others whole; and float parts as close as a float model is."""
+    weights = tiny.weights(tiny.config(), "f32")
+    stacked = cut(weights)
+    stacked.layers[1] = weights.layers[1]
+    ids = tiny.ids(150)
+    got, want = (tiny.engine(stacked, "f32").logits(ids), reference.forward(stacked, ids, dtype=np.float64))
+    assert np.abs(got - want).max() < LIMIT
+    made = {name: tiny.weights(tiny.config(), name) for name in ("q4k", "q5k")}
+    stacked = cut(made["q4k"], {2: made["q5k"]})
+    stacked.layers[1] = made["q4k"].layers[1]
+    engine, errors = tiny.engine(stacked, "f32"), []
+    for seed in range(TRIALS):
+        ids = tiny.ids(6, seed)
+        errors.append(np.abs(engine.logits(ids) - quantized.logits(stacked, ids, "f32")).max())
+    assert np.sort(errors)[TRIALS // 2] < 1e-3
+
+
+def test_GG10_a_file_of_several_types_runs_from_its_store(tmp_path: Path) -> None:
+    """GGUF to logits: rounding of activations is all that is between the file's exact values and the engine."""
+    shapes = dict(hidden_size=256, intermediate_size=256, num_attention_heads=4, num_key_value_heads=2)
+    config = Config.from_json(config_json("Llama", **shapes))
+    write_gguf(tmp_path / "m.gguf", config, {"attn_v": "Q6_K", "ffn_up": "Q5_0"}, default="Q4_K")
+    convert(open_gguf(tmp_path / "m.gguf"), "q4", tmp_path / "m.phi4")
+    weights = open_store(tmp_path / "m.phi4").weights
+    assert isinstance(weights.layers[0].qkv, Stack) and isinstance(weights.layers[1].gate_up, Stack)
+    ids = tiny.ids(20, vocab=300)
+    got, want = tiny.engine(weights, "f32").logits(ids), reference.forward(weights, ids, dtype=np.float64)
+    assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.995
 
 
 # limits ---------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phi4mini.formats import FORMATS
 from phi4mini.kernels import attention, build, copy, matmul, norm, quantize, refine, rope, swiglu
 from phi4mini.kernels.build import Library, Target, compile_object
 from phi4mini.kernels.lang import Kernel, Spec, kernel
@@ -190,7 +191,7 @@ def test_a_change_of_any_source_changes_the_key(tmp_path: Path, monkeypatch: pyt
 def test_names_tell_kernels_apart() -> None:
     """A symbol a kernel: all those of engines in every format, both caches, one row and many."""
     specs: set[Spec] = set()
-    for format in ("f32", "bf16", "q8", "q4", "q4m", "q4k", "q5k", "q6k"):
+    for format in FORMATS:
         for kv in ("int8", "f32"):
             network = tiny.engine(tiny.weights(tiny.config(num_layers=1), format), kv).network
             for rows, outputs, tall in ((1, 1, 1), (8, 0, 6), (512, 64, 6)):

@@ -55,19 +55,25 @@ class FakeHub:
         if self.status is not None:
             self._send(to, self.status, b"busy", {})
         elif path == f"/api/models/{self.repo}/revision/main":
-            files = [{"rfilename": item.name} for item in sorted(self.folder.iterdir())]
+            files = [{"rfilename": name} for name in self._names()]
             info = {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "siblings": files, "private": False}
             self._send(to, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         elif path == f"/api/models/{self.repo}/tree/{COMMIT}":
             tree = [
-                {"type": "file", "path": item.name, "size": item.stat().st_size, "oid": _git_id(item)}
-                for item in sorted(self.folder.iterdir())
+                {"type": "file", "path": name, "size": item.stat().st_size, "oid": _git_id(item)}
+                for name in self._names()
+                for item in [self.folder / name]
             ]
             self._send(to, 200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
         elif name != path and (self.folder / name).is_file():
             self._file(to, name)
         else:
             self._send(to, 404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    def _names(self) -> list[str]:
+        """Every file's path in the repository."""
+        files = sorted(item for item in self.folder.rglob("*") if item.is_file())
+        return [item.relative_to(self.folder).as_posix() for item in files]
 
     def _file(self, to: http.server.BaseHTTPRequestHandler, name: str) -> None:
         data = (self.folder / name).read_bytes()

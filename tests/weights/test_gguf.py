@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint, NotFound
-from phi4mini.weights.gguf import GgufFile
+from phi4mini.weights.gguf import TYPES, GgufFile
 from tests.weights.twins import config_json, write_gguf
 
 
@@ -78,7 +78,7 @@ HOSTILE = {
     "nine dimensions": made(tensors=tensor(shape=(1,) * 9), tensor_count=1) + bytes(256),
     "zero rows": made(tensors=tensor(shape=(32, 0)), tensor_count=1) + bytes(256),
     "overflow": made(tensors=tensor(shape=(1 << 62, 1 << 62)), tensor_count=1) + bytes(256),
-    "type not supported": made(tensors=tensor(kind=10, shape=(256,)), tensor_count=1) + bytes(512),
+    "type not supported": made(tensors=tensor(kind=39, shape=(256,)), tensor_count=1) + bytes(512),
     "half a block": made(tensors=tensor(kind=8, shape=(33,)), tensor_count=1) + bytes(256),
     "offset beyond": made(tensors=tensor(offset=1 << 40), tensor_count=1) + bytes(256),
     "offset crooked": made(tensors=tensor(offset=4), tensor_count=1) + bytes(256),
@@ -112,11 +112,29 @@ def test_A1_a_file_cut_anywhere_is_refused(tmp_path, sound):
         GgufFile(path)
 
 
-def test_a_type_we_cannot_carry_is_named(tmp_path):
+NOT_CARRIED = sorted(
+    (
+        kind
+        for kind in gguf.GGMLQuantizationType
+        if kind.value not in TYPES and kind.name.startswith(("IQ", "TQ", "MX", "NV"))
+    ),
+    key=lambda kind: kind.value,
+)
+
+
+@pytest.mark.parametrize("kind", NOT_CARRIED, ids=lambda kind: kind.name)
+def test_GG7_a_type_we_cannot_carry_is_named(tmp_path, kind):
     path = tmp_path / "m.gguf"
-    path.write_bytes(HOSTILE["type not supported"])
-    with pytest.raises(BadCheckpoint, match=r"type Q2_K, not one of .*Q4_K"):
+    path.write_bytes(made(tensors=tensor(kind=kind.value, shape=(256,)), tensor_count=1) + bytes(512))
+    with pytest.raises(BadCheckpoint, match=rf"m\.gguf: tensor 'a' is of type {kind.name}, not one of .*Q4_K"):
         GgufFile(path)
+
+
+def test_GG7_the_types_have_the_sizes_of_the_gguf_package():
+    assert len(NOT_CARRIED) >= 10
+    for number, (name, weights, nbytes) in TYPES.items():
+        kind = gguf.GGMLQuantizationType(number)
+        assert (kind.name, gguf.GGML_QUANT_SIZES[kind]) == (name, (weights, nbytes))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -6,13 +6,16 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
 from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint
-from phi4mini.weights.arrays import Weights
+from phi4mini.formats import Matrix
+from phi4mini.weights.arrays import Weights, pieces
 from phi4mini.weights.convert import convert
+from phi4mini.weights.gguf_blocks import EXACT
 from phi4mini.weights.gguf_model import open_gguf
 from phi4mini.weights.store import open_store
 from tests.weights.twins import config_json, permuted, write_gguf
@@ -38,8 +41,8 @@ def back(rows: np.ndarray, heads: int) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K"])
-def test_llama_of_every_type_keeps_its_exact_values(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", *EXACT])
+def test_GG6_a_llama_of_every_type_keeps_its_exact_values(tmp_path, kind):
     numbers = config()
     values = write_gguf(tmp_path / "m.gguf", numbers, default=kind)
     weights = weights_of(tmp_path / "m.gguf", "f32" if "F" in kind else "q4")
@@ -62,6 +65,26 @@ def test_llama_of_every_type_keeps_its_exact_values(tmp_path, kind):
     assert weights.head is weights.embed
 
 
+WIDER = {"Q2_K": "q2k", "Q3_K": "q6k", "IQ4_NL": "q8", "IQ4_XS": "q8k"}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_GG6_a_type_that_grows_says_by_how_much(tmp_path, caplog, kind):
+    numbers = config("Phi3")
+    write_gguf(tmp_path / "m.gguf", numbers, default=kind)
+    layer = weights_of(tmp_path / "m.gguf").layers[0]
+    told = [record.getMessage() for record in caplog.records if "wider formats" in record.getMessage()]
+    if kind not in WIDER:
+        assert told == []
+        return
+    assert layer.o.format.name == WIDER[kind]
+    assert len(told) == 1 and f"m.gguf: {kind} as {WIDER[kind]}: stored exactly" in told[0] and "\n" not in told[0]
+    matrices = numbers.num_parameters - numbers.hidden_size * (2 * numbers.num_layers + 1)
+    weights, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    extra = EXACT[kind].matrix_bytes(16, 256) / (16 * 256) - nbytes / weights
+    assert f"{matrices * extra / 1e9:.3g} GB more" in told[0]
+
+
 def test_phi3_rows_stay_where_they_are(tmp_path):
     values = write_gguf(tmp_path / "m.gguf", config("Phi3"), default="Q5_K")
     layer = weights_of(tmp_path / "m.gguf").layers[1]
@@ -71,8 +94,6 @@ def test_phi3_rows_stay_where_they_are(tmp_path):
 
 
 def test_the_demo_is_carried_over_bit_for_bit(demo_gguf, demo_store):
-    import gguf
-
     tensors = {t.name: t for t in gguf.GGUFReader(demo_gguf).tensors}
 
     def values(name: str) -> np.ndarray:
@@ -98,13 +119,45 @@ def test_fused_tensors_of_equal_zero_meet_in_the_wider_format(tmp_path, caplog):
     np.testing.assert_array_equal(layer.qkv.dequantize()[-128:], values["blk.0.attn_v.weight"])
 
 
-def test_fused_tensors_that_no_format_carries_become_f32_and_are_named(tmp_path, caplog):
-    values = write_gguf(tmp_path / "m.gguf", config(), {"attn_v": "Q6_K"}, default="Q4_K")
+JOINED = {  # types of q, k, v -> formats of the parts, neighbours that share one being one
+    ("Q4_K", "Q4_K", "Q6_K"): ["q4k", "q6k"],  # what llama.cpp's Q4_K_M makes of half the layers
+    ("Q4_K", "Q4_K", "Q5_K"): ["q5k"],
+    ("Q5_K", "Q5_K", "Q6_K"): ["q5k", "q6k"],
+    ("Q2_K", "Q2_K", "Q4_K"): ["q2k", "q4k"],
+    ("Q3_K", "Q3_K", "Q5_K"): ["q6k", "q5k"],
+    ("Q3_K", "Q6_K", "Q3_K"): ["q6k"],
+    ("Q4_0", "Q5_0", "Q8_0"): ["q8"],
+    ("Q4_1", "Q5_1", "Q4_1"): ["q5m"],
+    ("Q4_0", "Q4_1", "Q4_0"): ["q4", "q4m", "q4"],
+    ("IQ4_XS", "IQ4_XS", "Q5_K"): ["q8k", "q5k"],
+    ("IQ4_NL", "Q5_K", "Q6_K"): ["q8", "q5k", "q6k"],
+    ("Q6_K", "Q4_K", "Q5_K"): ["q6k", "q5k"],
+}
+
+
+@pytest.mark.parametrize("kinds", JOINED, ids="-".join)
+def test_GG10_joined_tensors_of_several_types_are_stored_part_by_part(tmp_path, caplog, kinds):
+    numbers = config()
+    named = dict(zip(("attn_q", "attn_k", "attn_v"), kinds, strict=True)) | {"ffn_gate": kinds[0], "ffn_up": kinds[2]}
+    values = write_gguf(tmp_path / "m.gguf", numbers, named, default="Q4_K")
+    layer = weights_of(tmp_path / "m.gguf").layers[1]
+    assert [part.format.name for part in pieces(layer.qkv)] == JOINED[kinds] and "kept as f32" not in caplog.text
+    q, k, v = (values[f"blk.1.attn_{part}.weight"] for part in "qkv")
+    np.testing.assert_array_equal(layer.qkv.dequantize(), np.concatenate([back(q, 4), back(k, 2), v]))
+    gate_up = np.concatenate([values["blk.1.ffn_gate.weight"], values["blk.1.ffn_up.weight"]])
+    np.testing.assert_array_equal(layer.gate_up.dequantize(), gate_up)
+    assert layer.qkv.nbytes < layer.qkv.rows * layer.qkv.cols * 1.2, "f32 would be four bytes a weight"
+    tensor = weights_of(tmp_path / "m.gguf", "q8").layers[1].qkv
+    assert isinstance(tensor, Matrix) and tensor.format.name == "q8", "a recipe for all holds for parts as well"
+
+
+def test_parts_that_are_no_whole_strips_become_f32_and_are_named(tmp_path, caplog):
+    narrow = config(num_attention_heads=32, num_key_value_heads=1)  # 8 rows of K
+    values = write_gguf(tmp_path / "m.gguf", narrow, {"attn_v": "Q6_K", "attn_k": "Q5_K"}, default="Q4_K")
     layer = weights_of(tmp_path / "m.gguf").layers[0]
     assert layer.qkv.format.name == "f32" and layer.gate_up.format.name == "q4k"
     assert "layers.0.qkv and 1 more" in caplog.text and "kept as f32" in caplog.text
-    np.testing.assert_array_equal(layer.qkv.dequantize()[-128:], values["blk.0.attn_v.weight"])
-    np.testing.assert_array_equal(layer.qkv.dequantize()[:256], back(values["blk.0.attn_q.weight"], 4))
+    np.testing.assert_array_equal(layer.qkv.dequantize()[-8:], values["blk.0.attn_v.weight"])
 
 
 def test_asking_for_q8_rounds_only_what_q8_cannot_carry(tmp_path):
@@ -158,7 +211,7 @@ REFUSED = {
     "architecture": dict(metadata={"general.architecture": "gemma"}, told="architecture 'gemma' is not supported"),
     "rope scaling": dict(metadata={"llama.rope.scaling.type": "linear"}, told="rope_scaling type 'linear'"),
     "llama 3.1 factors": dict(extra=[("rope_freqs.weight", np.ones(32, np.float32))], told="rope scaling of Llama 3.1"),
-    "split": dict(metadata={"split.count": 3}, told="one of 3 pieces of a split GGUF"),
+    "split": dict(metadata={"split.count": 3}, told="one of 3 parts of a split GGUF, but its name does not end in"),
     "key missing": dict(metadata={"llama.block_count": None}, told="llama.block_count is missing"),
     "layers 1e9": dict(metadata={"llama.block_count": 10**9}, told="num_hidden_layers must be a whole number"),
     "bias": dict(extra=[("blk.0.attn_q.bias", np.ones(4, np.float32))], told=r"unexpected \(blk.0.attn_q.bias\)"),

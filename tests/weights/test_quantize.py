@@ -103,6 +103,10 @@ def test_blocks_stay_only_where_the_recipe_keeps_them():
     mixed = Fused([Held(np.ones((16, 64)), FORMATS["q4m"]), Held(np.ones((16, 64)), FORMATS["q8"])])
     assert plan("layers.0.o", blocks, recipe("q4"), True).name == "q4m"
     assert plan("layers.0.o", blocks, recipe("q8"), True).name == "q8"
-    assert plan("layers.0.qkv", mixed, recipe("q4"), True).name == "f32"
+    assert plan("layers.0.qkv", mixed, recipe("q4"), True).name == "q4m*16+q8*16"
+    odd = Fused([Held(np.ones((17, 64)), FORMATS["q4m"]), Held(np.ones((16, 64)), FORMATS["q8"])])
+    assert plan("layers.0.qkv", odd, recipe("q4"), True).name == "f32", "a part is whole strips"
+    partly = Fused([Held(np.ones((16, 64)), FORMATS["q4m"]), Held(np.ones((16, 64)))])
+    assert plan("layers.0.qkv", partly, recipe("q4"), True).name == "q4m*16+q4*16", "each what it is by itself"
     assert plan("layers.0.qkv", mixed, recipe("q8"), True).name == "q8"
     assert plan("layers.0.o", floats(16, 64), recipe("q4"), True).name == "q4"

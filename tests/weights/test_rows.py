@@ -71,17 +71,52 @@ def test_parts_that_no_format_carries_are_mixed(formats):
     assert fused.format is None and fused.mixed
 
 
+@pytest.mark.parametrize(
+    ("formats", "groups"),
+    [
+        (("q4", "q4", "q8"), [3]),
+        (("q4k", "q4k", "q6k"), [2, 1]),
+        (("q6k", "q4k", "q5k"), [1, 2]),
+        (("q8", None, None), [1, 2]),
+        (("q4m", "q8", "q4m"), [1, 1, 1]),
+        ((None, None, None), [3]),
+    ],
+)
+def test_neighbours_that_share_a_format_are_one_group(formats, groups):
+    fused = Fused([Unread((16, 256), None if name is None else FORMATS[name]) for name in formats])
+    found = fused.grouped()
+    assert [len(group.parts) for group in found] == groups
+    assert [part for group in found for part in group.parts] == fused.parts and not any(g.mixed for g in found)
+
+
+class Unread:
+    """A matrix of which only shape and format are asked."""
+
+    def __init__(self, shape: tuple[int, int], format: Format | None) -> None:
+        (self.rows, self.cols), self.format = shape, format
+
+    def values(self, start: int, stop: int) -> np.ndarray:
+        raise AssertionError("not asked for")
+
+    def blocks(self, start: int, stop: int) -> Blocks:
+        raise AssertionError("not asked for")
+
+
 def test_floats_are_not_mixed():
     assert not Fused(parts(None, None)).mixed
 
 
 def test_only_what_loses_nothing_carries():
     assert carries(FORMATS["q4"], FORMATS["q8"]) and carries(FORMATS["q4k"], FORMATS["q5k"])
+    assert carries(FORMATS["q4m"], FORMATS["q5m"]) and not carries(FORMATS["q5m"], FORMATS["q5k"])
     assert not carries(FORMATS["q8"], FORMATS["q4"]) and not carries(None, FORMATS["q4"])
     assert not carries(FORMATS["q4m"], FORMATS["q8"]) and not carries(FORMATS["q5k"], FORMATS["q6k"])
 
 
-def test_widening_moves_the_zero_point():
-    blocks = quantize_blocks(np.random.default_rng(1).standard_normal((16, 128)).astype(np.float32), FORMATS["q4"])
-    wide = widen(blocks, FORMATS["q4"], FORMATS["q8"])
-    np.testing.assert_array_equal(unpacked(wide, FORMATS["q8"], (16, 128)), unpacked(blocks, FORMATS["q4"], (16, 128)))
+@pytest.mark.parametrize(("narrow", "wider"), [("q4", "q8"), ("q4m", "q5m")])
+def test_widening_changes_no_value(narrow, wider):
+    """The zero point moves where there is one."""
+    small, large = FORMATS[narrow], FORMATS[wider]
+    blocks = quantize_blocks(np.random.default_rng(1).standard_normal((16, 128)).astype(np.float32), small)
+    wide = widen(blocks, small, large)
+    np.testing.assert_array_equal(unpacked(wide, large, (16, 128)), unpacked(blocks, small, (16, 128)))

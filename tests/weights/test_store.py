@@ -12,13 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint, NotFound
 from phi4mini.weights import names
 from phi4mini.weights.convert import convert
 from phi4mini.weights.folder import open_folder
+from phi4mini.weights.gguf_model import open_gguf
 from phi4mini.weights.quantize import RECIPES
 from phi4mini.weights.store import ALIGNMENT, HEADER_AT, PREFIX, open_store, read_header
-from tests.weights.twins import small_folder
+from tests.weights.twins import config_json, small_folder, write_gguf
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +134,14 @@ def test_nan_under_a_right_hash_is_found_by_verify(sound, tmp_path, name, form):
 
 def test_nan_in_every_format_is_found(tmp_path):
     from phi4mini.formats import FORMATS
-    from phi4mini.weights.store import Entry, _finite
+    from phi4mini.weights.store import _finite
 
     for form in FORMATS.values():
         blob = np.zeros(form.matrix_bytes(32, 512), np.uint8)
-        entry = Entry("m", (32, 512), form.name, 0, blob.size, "")
-        assert _finite(blob, entry), form.name
+        assert _finite(blob, form), form.name
         at = blob.size // 2  # the second strip begins here, with its first header or value
         blob[at : at + 4] = np.frombuffer(b"\xff\xff\xff\xff", np.uint8)
-        assert not _finite(blob, entry), form.name
+        assert not _finite(blob, form), form.name
 
 
 def arrays(change):
@@ -191,10 +192,10 @@ def test_a_lying_header_with_a_right_hash_is_refused(sound, tmp_path, lie):
 
 def test_another_version_says_what_to_do(sound, tmp_path):
     raw = bytearray(sound.read_bytes())
-    raw[8] = 2
+    raw[8] = 3
     path = tmp_path / "new.phi4"
     path.write_bytes(raw)
-    with pytest.raises(BadCheckpoint, match="store version 2 is not known here; up to 1 is"):
+    with pytest.raises(BadCheckpoint, match="store version 3 is not known here; up to 2 is"):
         open_store(path)
 
 
@@ -225,7 +226,6 @@ def test_the_same_source_gives_the_same_bytes(sound, tmp_path):
 
 
 def test_longer_offsets_make_room_for_a_longer_header():
-    from phi4mini.config import Config
     from phi4mini.formats import FORMATS
     from phi4mini.weights.writer import Contents, _front, _layout
 
@@ -249,3 +249,74 @@ def test_any_damage_before_the_blobs_is_refused(sound, tmp_path, data):
     path.write_bytes(raw)
     with pytest.raises(BadCheckpoint):
         open_store(path)
+
+
+# ---- matrices in parts
+
+PARTS = {"attn_v": "Q6_K", "ffn_up": "Q5_0"}
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory) -> Path:
+    """Q and K in q4k above V in q6k; gate in q4k above up in q8."""
+    folder = tmp_path_factory.mktemp("parted")
+    shapes = dict(hidden_size=256, intermediate_size=256, num_attention_heads=4, num_key_value_heads=2)
+    write_gguf(folder / "m.gguf", Config.from_json(config_json("Llama", **shapes)), PARTS, default="Q4_K")
+    convert(open_gguf(folder / "m.gguf"), "q4", folder / "m.phi4")
+    return folder / "m.phi4"
+
+
+def test_GG10_a_store_says_that_it_has_parts_and_only_then(parted, sound):
+    assert (parted.read_bytes()[8], sound.read_bytes()[8]) == (2, 1)
+    stated = {item["name"]: item["format"] for item in read_header(parted)["arrays"]}
+    assert stated["layers.0.qkv"] == "q4k*384+q6k*128" and stated["layers.1.gate_up"] == "q4k*256+q8*256"
+    assert stated["layers.0.o"] == stated["layers.0.down"] == stated["embed"] == "q4k"
+
+
+NO_PARTS = ["", "q4k", "q4k*384", "q4k*384+q6k*127", "q4k*385+q6k*127", "q4k*384+q6k*128+q6k*16", "q6k*384+q4k*128"]
+NO_PARTS += [
+    "q4k*384+q9k*128",
+    "q4k*-16+q6k*528",
+    "q4k*384+",
+    "+q4k*512",
+    "q4k*384 +q6k*128",
+    "q4k*0+q6k*512",
+    "q4k*384,q6k*128",
+]
+
+
+@pytest.mark.parametrize("name", [*NO_PARTS, None, 7, ["q4k*384", "q6k*128"], {"q4k": 384}])
+def test_GG10_parts_that_lie_are_refused(parted, tmp_path, name):
+    def lie(header):
+        next(item for item in header["arrays"] if item["name"] == "layers.0.qkv")["format"] = name
+
+    raw = parted.read_bytes()
+    length = PREFIX.unpack(raw[: PREFIX.size])[2]
+    header = json.loads(raw[HEADER_AT : HEADER_AT + length])
+    lie(header)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    front = PREFIX.pack(raw[:8], 2, len(text), hashlib.sha256(text).digest()).ljust(HEADER_AT, b"\0") + text
+    assert len(front) <= header["tokenizer"]["offset"]
+    path = tmp_path / "lie.phi4"
+    path.write_bytes(front + raw[len(front) :])
+    with pytest.raises(BadCheckpoint, match=r"lie\.phi4: layers\.0\.qkv: "):
+        open_store(path)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_GG10_nan_in_a_part_is_found(parted, tmp_path, part):
+    opened = open_store(parted, verify=True)
+    entry = opened.entries["layers.1.qkv"]
+    at = entry.offset + part * opened.weights.layers[1].qkv.parts[0].nbytes
+    raw = bytearray(parted.read_bytes())
+    raw[at : at + 2] = np.float16(np.nan).tobytes()
+    path = tmp_path / "m.phi4"
+    path.write_bytes(raw)
+    fixed = rewritten(path, tmp_path / "nan.phi4", lambda h: _rehash(h, raw))
+    with pytest.raises(BadCheckpoint, match=r"layers\.1\.qkv holds NaN"):
+        open_store(fixed, verify=True)
+
+
+def _rehash(header, raw):
+    for item in header["arrays"]:
+        item["sha256"] = hashlib.sha256(raw[item["offset"] : item["offset"] + item["nbytes"]]).hexdigest()

@@ -81,12 +81,18 @@ def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
+HALVES = {  # bytes of a block at which its f16 scales lie, where they are not 0 and 2
+    "Q8_0": [0], "Q4_0": [0], "Q5_0": [0], "IQ4_NL": [0], "IQ4_XS": [0],
+    "Q6_K": [208], "Q3_K": [108], "Q2_K": [80, 82],
+}  # fmt: skip
+
+
 def random_blocks(kind: str, rows: int, cols: int, seed: int = 0) -> np.ndarray:
     """Random rows of a GGUF type as bytes: every integer may be anything, scales are finite."""
     rng = np.random.default_rng(seed)
     weights, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
     raw = rng.integers(0, 256, (rows, cols // weights, nbytes), np.uint8)
-    for at in {"Q8_0": [0], "Q4_0": [0], "Q6_K": [208]}.get(kind, [0, 2]):
+    for at in HALVES.get(kind, [0, 2]):
         half = (rng.standard_normal((rows, cols // weights, 1)) * 0.01).astype(np.float16)
         raw[:, :, at : at + 2] = half.view(np.uint8)
     return raw.reshape(rows, -1)
@@ -100,12 +106,14 @@ def write_gguf(
     extra: Iterable[tuple[str, np.ndarray]] = (),
     leave_out: Iterable[str] = (),
     default: str = "F32",
+    split: int = 0,
 ) -> dict[str, np.ndarray]:
     """A GGUF of random weights by the `gguf` package; returns the float32 values it holds, by GGUF name.
 
-    kinds: word of a tensor's name (attn_v, ffn_down, ...) -> type; metadata: keys to add or, with None, to leave out.
+    kinds: word of a tensor's name (attn_v, ffn_down, ...) -> type; metadata: keys to add or, with None, to leave out;
+    split: tensors of a part, where the file is to be in parts.
     """
-    writer = gguf.GGUFWriter(path, config.architecture)
+    writer = gguf.GGUFWriter(path, config.architecture, split_max_tensors=split)
     for key, value in (_metadata(config) | dict(metadata or {})).items():
         if value is not None:
             _add(writer, key, value)
