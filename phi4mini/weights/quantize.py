@@ -5,7 +5,9 @@ infinity are refused and named. It does not know files.
 
 A recipe names a format for every matrix. The 4-bit ones leave the blocks of a quantised GGUF as they are in the file,
 so nothing is rounded a second time; where q, k, v or gate, up lie there in formats that no one format carries, the
-joined matrix is kept as f32. The other recipes name what every matrix shall be, whatever the file holds.
+joined matrix is kept as f32. Quantised safetensors that no format carries are decoded and rounded once, to q8: a second
+rounding to 4 bits would cost as much as the first, and f32 eight times the memory of 4 bits. The other recipes name
+what every matrix shall be, whatever the file holds.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ def plan(name: str, rows: Fused, recipe: Recipe, tied: bool) -> Format:
     wanted = recipe.wanted(name, tied)
     if not recipe.keeps_blocks:
         return wanted
+    if rows.unfit:
+        return FORMATS["q8"]
     if rows.mixed:
         return FORMATS["f32"]
     return rows.format or wanted
