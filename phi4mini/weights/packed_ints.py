@@ -213,19 +213,18 @@ class Gptq(Columns):
         first = start // per_word
         words = np.ascontiguousarray(self._kept.array(self._zero)[:, first : -(-stop // per_word)])
         rows = slice(start - first * per_word, stop - first * per_word)
-        stored = unpack(words, self.bits).reshape(self.groups, -1)[:, rows].T.astype(np.int16)
-        if not self._settings.less_one:
-            return stored
+        if self._settings.less_one and self._settings.by_words:
+            words = words.view(np.uint32) + np.uint32(sum(1 << shift for shift in range(0, 32, self.bits)))
+        zeros = unpack(words, self.bits).reshape(self.groups, -1)[:, rows].T.astype(np.int16)
+        if not self._settings.less_one or self._settings.by_words:
+            return zeros
         top = (1 << self.bits) - 1
-        if not (stored == top).any():
-            return stored + np.int16(1)
-        if not self._settings.by_words:  # 0 and 16 both were written so, and the writers' readers disagree
+        if (zeros == top).any():  # 0 and 16 both were written so, and the writers' readers disagree
             raise BadCheckpoint(
                 f"{self._name}: qzeros of GPTQ version 1 hold {top}, which programs read as {top + 1} or as 0; "
                 f"save it with checkpoint_format gptq_v2"
             )
-        ones = np.uint32(sum(1 << shift for shift in range(0, 32, self.bits)))
-        return unpack(words.view(np.uint32) + ones, self.bits).reshape(self.groups, -1)[:, rows].T.astype(np.int16)
+        return zeros + np.int16(1)
 
 
 def unpack(words: np.ndarray, bits: int) -> np.ndarray:

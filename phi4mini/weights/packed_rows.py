@@ -1,7 +1,7 @@
 """A quantised matrix of a safetensors checkpoint as rows: in the format that carries its integers and scales unchanged.
 
 Promises: `format` is one that stands for the very numbers of the file, or None; why there is none is in `unfit`.
-`values` are scale * (integer - zero), exact in float32. It does not know layouts (`packed_ints.py`).
+`values` are scale * (integer - zero) in float32. It does not know layouts (`packed_ints.py`).
 
 Our blocks have one f16 scale for 32 inputs and one fixed zero. A group of 64 or 128 inputs, or a whole row, repeats its
 scale. Integers move with the zero point: where all are 8 that is q4 as it is; other zero points give integers from
@@ -40,7 +40,7 @@ class PackedRows:
         return self._carrier[1]
 
     def values(self, start: int, stop: int) -> np.ndarray:
-        """Rows start .. stop as float32: at most 5 by 11 bits (int4 under f16 scales) and so exact."""
+        """Rows start .. stop as float32: exact under f16 and bf16 scales, rounded once under f32 ones."""
         source, of = self.source, self.source.group_of
         integers = source.ints(start, stop).astype(np.int16) - source.zeros(start, stop)[:, of]
         return integers.astype(np.float32) * source.scales(start, stop)[:, of]
