@@ -106,6 +106,7 @@ class PackQuantized:
         return _scale_rows(self._scale, start, stop, self.groups)
 
     def zeros(self, start: int, stop: int) -> np.ndarray:
+        """Zero points of rows start .. stop, int16 (n, groups): the middle where there are none."""
         middle = 1 << (self.bits - 1)
         if self._zero is None:
             return np.full((stop - start, self.groups), middle, np.int16)
@@ -209,6 +210,7 @@ class Gptq(Columns):
         return unpack(words, self.bits).reshape(stop - start, -1)
 
     def zeros(self, start: int, stop: int) -> np.ndarray:
+        """Zero points of rows start .. stop, int16 (n, groups). Raises `BadCheckpoint` for those left open."""
         per_word = 32 // self.bits
         first = start // per_word
         words = np.ascontiguousarray(self._kept.array(self._zero)[:, first : -(-stop // per_word)])
