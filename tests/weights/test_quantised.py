@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from phi4mini import reference
 from phi4mini.config import Config
@@ -120,6 +121,41 @@ def test_settings_beside_the_config_are_read(tmp_path):
     (tmp_path / "quantize_config.json").write_text("[]")
     with pytest.raises(BadCheckpoint, match=r"quantize_config\.json is not an object"):
         open_folder(tmp_path)
+
+
+def test_a_matrix_whose_tensors_lie_in_several_shards(tmp_path):
+    want = write_model(tmp_path, config_json(**WIDE), packed_twins.gptq, lambda r, c, s: twin(r, c, seed=s), GPTQ)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    shards = {name: f"model-0000{i % 3 + 1}-of-00003.safetensors" for i, name in enumerate(tensors)}
+    for shard in set(shards.values()):
+        write_safetensors(tmp_path / shard, {name: array for name, array in tensors.items() if shards[name] == shard})
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    arrays = open_folder(tmp_path).arrays
+    for n in (0, 1):
+        plain = want[f"model.layers.{n}.self_attn.o_proj.weight"]
+        np.testing.assert_array_equal(arrays[f"layers.{n}.o"].values(0, 128), plain)
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", "_orig_mod."])
+def test_prefixes_of_packed_tensors_are_left_out_as_well(tmp_path, prefix):
+    want = write_model(tmp_path, config_json(**WIDE), packed_twins.awq, lambda r, c, s: twin(r, c, seed=s), AWQ)
+    tensors = {prefix + name: array for name, array in load_file(tmp_path / "model.safetensors").items()}
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    rows = open_folder(tmp_path).arrays["layers.1.down"]
+    np.testing.assert_array_equal(rows.values(0, 128), want["model.layers.1.mlp.down_proj.weight"])
+
+
+def test_a_quantised_head_beside_a_tied_table_is_kept(tmp_path, caplog):
+    write_model(tmp_path, config_json(**WIDE), packed_twins.gptq, lambda r, c, s: twin(r, c, seed=s), GPTQ)
+    tensors = load_file(tmp_path / "model.safetensors")
+    head = twin(320, 128, 64)
+    tensors |= {f"lm_head.{word}": array for word, array in packed_twins.gptq(head).items()}
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    opened = open_folder(tmp_path)
+    assert not opened.config.tie_word_embeddings and len(caplog.records) == 1
+    assert opened.arrays["head"].format is not None
+    np.testing.assert_array_equal(opened.arrays["head"].values(0, 320), head.values)
 
 
 def test_matrices_left_in_16_bits_go_by_the_recipe(tmp_path):
