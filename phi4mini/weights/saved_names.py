@@ -35,10 +35,7 @@ def canonical(where: str, names: Iterable[str]) -> dict[str, str]:
     prefix, backbone = _prefix(set(renamed.values()))
     if prefix:
         renamed = {name: new.removeprefix(prefix) for name, new in renamed.items()}
-    if not backbone:
-        renamed = {
-            name: new if new.startswith((_HEAD, _VALUE_HEAD)) else f"model.{new}" for name, new in renamed.items()
-        }
+    renamed = {name: _placed(new, backbone) for name, new in renamed.items()}
     found: dict[str, str] = {}
     for name, new in renamed.items():
         if new in found:
@@ -78,6 +75,14 @@ def check_adapter(folder: Path, config: Mapping[str, Any] | None, whole: bool) -
 
 def _unwrapped(name: str) -> str:
     return ".".join(word for word in name.split(".") if word not in _WRAPPERS)
+
+
+def _placed(name: str, backbone: bool) -> str:
+    """The name with `model.` before what belongs to the backbone, and not before the heads."""
+    bare = name.removeprefix("model.")
+    if bare.startswith((_HEAD, _VALUE_HEAD)):
+        return bare
+    return name if backbone else f"model.{name}"
 
 
 def _prefix(names: set[str]) -> tuple[str, bool]:
