@@ -65,7 +65,7 @@ class Config:
     scale_factor: float | None = None  # LongRoPE's stretch when the file states it; None: max / original positions
 
     def __post_init__(self) -> None:
-        if self.architecture not in FAMILIES.values():
+        if self.architecture not in FAMILIES:
             raise BadCheckpoint(f"config: architecture {self.architecture!r} is not phi3 or llama")
         for key, field, _, _ in WHOLE_NUMBERS:
             whole(key, getattr(self, field))

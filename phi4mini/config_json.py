@@ -1,11 +1,14 @@
 """From a checkpoint's config.json to the fields of `Config`: names, spellings of several years, limits.
 
-Promises: reads Phi3ForCausalLM and LlamaForCausalLM as transformers 4 and 5 write them; what is missing, lies or is not
-supported raises `BadCheckpoint` with the key, the value and the limit. It does not know what the numbers are for.
+Promises: reads Phi3ForCausalLM and LlamaForCausalLM as transformers 4 and 5 write them, and under the names that
+training programs give them; what is missing, lies or is not supported raises `BadCheckpoint` with the key, the value
+and the limit. It does not know what the numbers are for, nor tensors: a quantisation config is the business of who
+reads those.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -27,7 +30,13 @@ WHOLE_NUMBERS: tuple[tuple[str, str, int, int], ...] = (
 )
 _LIMITS = {key: (low, high) for key, _, low, high in WHOLE_NUMBERS} | {"sliding_window": (1, 1 << 31)}
 LARGEST_FACTOR = 1e6
-FAMILIES: dict[str, Literal["phi3", "llama"]] = {"Phi3ForCausalLM": "phi3", "LlamaForCausalLM": "llama"}
+FAMILIES = ("phi3", "llama")
+# Names that training programs write for the same model: the backbone alone, FSDP's class, wrappers around any model.
+_SAME_MODEL = re.compile(r"(?:FSDP)?(Phi3|Llama)(?:ForCausalLM|Model)")
+_WRAPPERS = re.compile(
+    r"(?:Peft|Lora)Model(?:ForCausalLM)?|OptimizedModule|FullyShardedDataParallel|DistributedDataParallel"
+    r"|(?:AutoModel|PreTrainedModel)(?:ForCausalLM)?(?:WithValueHead)?"
+)
 _MOST_STOP_IDS = 256
 _LONGROPE_NAMES = ("longrope", "su", "yarn")  # Phi-3 checkpoints of 2024 call LongRoPE "su" or "yarn"
 
@@ -58,6 +67,8 @@ def read_fields(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dic
     for name, parsed in (("config.json", config), ("generation_config.json", generation)):
         if not isinstance(parsed, Mapping):
             raise BadCheckpoint(f"config: {name} must hold an object, got {short(parsed)}")
+    if isinstance(config.get("text_config"), Mapping) and "hidden_size" not in config:
+        config = {**config, "architectures": None, **config["text_config"]}  # the language model among several
     family = _family(config)
     _refuse_unsupported(config, family)
     heads = whole("num_attention_heads", _need(config, "num_attention_heads"))
@@ -79,9 +90,14 @@ def read_fields(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dic
         tie_word_embeddings=config.get("tie_word_embeddings", False),
         bos_token_id=config.get("bos_token_id"),
         eos_token_ids=_stop_ids(config, generation),
-        pad_token_id=config.get("pad_token_id"),
+        pad_token_id=None if _is_minus_one(config.get("pad_token_id")) else config.get("pad_token_id"),
         **_rope_fields(config, family, head_dim, longest),
     )
+
+
+def _is_minus_one(token: Any) -> bool:
+    """Whether a file says "none" in the way of programs that have no null."""
+    return type(token) is int and token == -1
 
 
 def _need(config: Mapping[str, Any], key: str) -> Any:
@@ -91,13 +107,14 @@ def _need(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _family(config: Mapping[str, Any]) -> Literal["phi3", "llama"]:
-    names = config.get("architectures")
+    names, kind = config.get("architectures"), config.get("model_type")
+    family = kind if isinstance(kind, str) and kind in FAMILIES else None
+    said = f"model_type {short(kind)}"
     if isinstance(names, list) and names:
-        family = FAMILIES.get(names[0]) if isinstance(names[0], str) else None
         said = f"architectures {short(names[0])}"
-    else:
-        family = config["model_type"] if config.get("model_type") in ("phi3", "llama") else None
-        said = f"model_type {short(config.get('model_type'))}"
+        name = names[0] if isinstance(names[0], str) else ""
+        same = _SAME_MODEL.fullmatch(name)
+        family = same[1].lower() if same else family if _WRAPPERS.fullmatch(name) else None
     if family is None:
         raise BadCheckpoint(f"config: {said} is not supported; Phi3ForCausalLM and LlamaForCausalLM are")
     return "phi3" if family == "phi3" else "llama"
@@ -109,8 +126,6 @@ def _refuse_unsupported(config: Mapping[str, Any], family: str) -> None:
             raise BadCheckpoint(f"config: {key} {short(config[key])} is not supported; only models without biases are")
     if config.get("hidden_act", "silu") != "silu":
         raise BadCheckpoint(f"config: hidden_act {short(config['hidden_act'])} is not supported; only silu is")
-    if config.get("quantization_config") is not None:
-        raise BadCheckpoint("config: quantization_config is not supported; use the unquantised checkpoint or a GGUF")
     if family == "llama" and config.get("sliding_window") is not None:
         raise BadCheckpoint(f"config: sliding_window {short(config['sliding_window'])} is not supported for llama")
 

@@ -301,7 +301,7 @@ def test_factor_lists_have_the_right_length(key: str, lie: object) -> None:
         ({"hidden_act": None}, "hidden_act None is not supported"),
         ({"attention_bias": True}, "attention_bias True is not supported"),
         ({"lm_head_bias": True}, "lm_head_bias True is not supported"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config is not supported"),
+        ({"architectures": ["Phi3ForSequenceClassification"]}, "'Phi3ForSequenceClassification' is not supported"),
         ({"architectures": ["Phi4MMForCausalLM"]}, "'Phi4MMForCausalLM' is not supported"),
         ({"architectures": [{}]}, "architectures {} is not supported"),
         ({"architectures": None, "model_type": "qwen2"}, "model_type 'qwen2' is not supported"),

@@ -45,7 +45,7 @@ def assemble(
 
     Raises `BadCheckpoint` with all missing, unexpected and misshapen tensors in one line.
     """
-    wanted = names.parts(config, dialect)
+    wanted = names.parts(config, dialect, shapes)
     theirs = {part.name: part for parts in wanted.values() for part in parts}
     missing = [name for name in theirs if name not in shapes]
     extra = [name for name in shapes if name not in theirs and name not in ignored]

@@ -53,6 +53,8 @@ def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -
         for name, rows in checkpoint.arrays.items()
         if kind(name) in MATRICES
     }
+    if chosen.keeps_blocks:
+        _say_decoded(checkpoint)
     mixed = [name for name in formats if chosen.keeps_blocks and checkpoint.arrays[name].mixed]
     kept = [name for name in mixed if formats[name].name == "f32"]
     if kept:
@@ -63,3 +65,19 @@ def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -
             len(kept) - 1,
         )
     return Contents(config, checkpoint.tokenizer.to_bytes(), checkpoint.chat_format, quant, source, formats)
+
+
+def _say_decoded(checkpoint: Checkpoint) -> None:
+    """One line for each reason why quantised matrices are not carried over."""
+    reasons: dict[str, list[str]] = {}
+    for name, rows in checkpoint.arrays.items():
+        if rows.unfit:
+            reasons.setdefault(rows.unfit, []).append(name)
+    for reason, names in reasons.items():
+        _log.warning(
+            "%s: %s and %d more are decoded and rounded to q8: %s; -q f32 keeps their values",
+            checkpoint.where,
+            names[0],
+            len(names) - 1,
+            reason,
+        )

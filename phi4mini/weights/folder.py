@@ -8,6 +8,9 @@ network.
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,20 @@ import numpy as np
 from phi4mini.config import Config
 from phi4mini.config_json import short
 from phi4mini.errors import BadCheckpoint, NotFound
+from phi4mini.weights import names
 from phi4mini.weights.checkpoint import Checkpoint, assemble, finish
+from phi4mini.weights.quantised import quantised
 from phi4mini.weights.rows import Rows
-from phi4mini.weights.safetensors import SafetensorsFile
+from phi4mini.weights.safetensors import SafetensorsFile, Stored
+from phi4mini.weights.saved_names import ADAPTER, ADAPTER_CONFIG, canonical, check_adapter, passed_over
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _MOST_JSON = {"tokenizer.json": 1 << 26, INDEX: 1 << 26}  # bytes; other JSON files have a few thousand
 _MOST_SMALL_JSON = 1 << 22
+_log = logging.getLogger(__name__)
+_QUANTISATION_FILES = ("quantize_config.json", "quant_config.json")  # of GPTQ and AWQ, where config.json has nothing
+_HEAD = "lm_head.weight"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 
@@ -31,25 +40,30 @@ def open_folder(folder: Path) -> Checkpoint:
     """Open a model folder. Raises `NotFound` or `BadCheckpoint`; reads headers and the tokenizer, no weights."""
     if not folder.is_dir():
         raise NotFound(f"{folder}: no such folder")
+    check_adapter(folder, _object(folder, ADAPTER_CONFIG), _has_weights(folder))
     try:
-        config = Config.from_json(read_json(folder, "config.json"), read_json(folder, "generation_config.json", {}))
+        said = read_json(folder, "config.json")
+        config = Config.from_json(said, read_json(folder, "generation_config.json", {}))
     except BadCheckpoint as error:
         raise located(error, folder) from error
     files = _open_shards(folder)
     homes = _homes(folder, files)
+    spelled = canonical(str(folder), homes)
+    tensors = {name: Stored(files[homes[theirs]], theirs) for name, theirs in spelled.items()}
+    packed, used = quantised(str(folder), tensors, _quantisation(folder, said))
     tokenizer, template = _tokenizer(folder, config)
     config, chat_format = finish(config, tokenizer, template, str(folder))
-    shapes = {name: files[home].tensors[name].shape for name, home in homes.items()}
-    ignored = {name for name in shapes if name.endswith(".rotary_emb.inv_freq")}  # a table that old checkpoints kept
-    if config.tie_word_embeddings and "lm_head.weight" in shapes:
-        ignored.add("lm_head.weight")
+    shapes: dict[str, tuple[int, ...]] = {name: t.shape for name, t in tensors.items() if name not in used}
+    shapes |= {name: (rows.rows, rows.cols) for name, rows in packed.items()}
+    ignored = passed_over(str(folder), shapes)
 
     def part(ours: str, index: int, name: str) -> Rows:
-        return files[homes[name]].rows(name)
+        return packed[name] if name in packed else tensors[name].rows()
 
+    if config.tie_word_embeddings and _HEAD in shapes:
+        config = _with_head(folder, config, shapes, part)
+        ignored.add(_HEAD)
     arrays = assemble(str(folder), config, "hf", shapes, part, ignored)
-    if "lm_head.weight" in ignored:
-        _check_tied(folder, arrays["embed"], part("head", 0, "lm_head.weight"), shapes["lm_head.weight"])
     return Checkpoint(str(folder), config, tokenizer, chat_format, arrays)
 
 
@@ -65,6 +79,31 @@ def read_json(folder: Path, name: str, default: Any = None) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path}: not JSON: {short(str(error))}") from error
+
+
+def _object(folder: Path, name: str) -> Mapping[str, Any] | None:
+    """A JSON file that may be missing (None) and else holds an object."""
+    if not (folder / name).exists():
+        return None
+    said = read_json(folder, name)
+    if not isinstance(said, dict):
+        raise BadCheckpoint(f"{folder / name} is not an object")
+    return said
+
+
+def _quantisation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What config.json, or a file of its own, says about how weights were quantised; empty if nothing does."""
+    found = config.get("quantization_config") or config.get("compression_config")
+    for name in _QUANTISATION_FILES:
+        found = found or _object(folder, name)
+    if found and not isinstance(found, dict):
+        raise BadCheckpoint(f"{folder}: quantization_config must be an object or null, got {short(found)}")
+    return found or {}
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether there is a model's file besides an adapter's."""
+    return (folder / INDEX).exists() or any(path.name != ADAPTER for path in folder.glob("*.safetensors"))
 
 
 def located(error: Exception, where: Path) -> BadCheckpoint:
@@ -112,7 +151,7 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:
     elif (folder / SINGLE).exists():
         shards = [SINGLE]
     else:
-        shards = [path.name for path in folder.glob("*.safetensors")]
+        shards = [path.name for path in folder.glob("*.safetensors") if path.name != ADAPTER]
         if len(shards) != 1:
             raise _no_weights(folder, len(shards))
     return {shard: SafetensorsFile(_inside(folder, shard)) for shard in shards}
@@ -162,13 +201,24 @@ def _tokenizer(folder: Path, config: Config) -> tuple[Any, object]:
         raise located(error, folder) from error
 
 
-def _check_tied(folder: Path, embed: Rows, head: Rows, shape: tuple[int, ...]) -> None:
-    """A head that a tied checkpoint keeps as well must be the embedding: else one of the two would be lost unseen."""
-    told = f"{folder}: tie_word_embeddings is true but lm_head.weight is not model.embed_tokens.weight"
-    if shape != (embed.rows, embed.cols):
-        raise BadCheckpoint(told)
-    step = max((1 << 20) // embed.cols, 1)
-    for start in range(0, embed.rows, step):
-        stop = min(start + step, embed.rows)
-        if not np.array_equal(embed.values(start, stop), head.values(start, stop), equal_nan=True):
-            raise BadCheckpoint(told)
+def _with_head(
+    folder: Path, config: Config, shapes: Mapping[str, tuple[int, ...]], part: Callable[[str, int, str], Rows]
+) -> Config:
+    """The config of a tied checkpoint that keeps a head as well: no longer tied if the head is another matrix.
+
+    A head trained apart while the config said "tied" is the one that was trained with; transformers 5 keeps it too.
+    """
+    table = names.parts(config, "hf")["embed"][0].name
+    if shapes.get(table) == shapes[_HEAD] and _equal(part("embed", 0, table), part("head", 0, _HEAD)):
+        return config
+    _log.warning("%s: tie_word_embeddings is true but %s is another matrix; it is kept as the head", folder, _HEAD)
+    return replace(config, tie_word_embeddings=False)
+
+
+def _equal(one: Rows, other: Rows) -> bool:
+    """Whether two matrices of one shape hold the same numbers, read a few rows at a time."""
+    step = max((1 << 20) // one.cols, 1)
+    return all(
+        np.array_equal(one.values(start, start + some), other.values(start, start + some), equal_nan=True)
+        for start, some in ((start, min(step, one.rows - start)) for start in range(0, one.rows, step))
+    )

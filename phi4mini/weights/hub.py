@@ -17,6 +17,9 @@ from phi4mini.errors import BadInput, NotFound
 FILES = (
     "config.json",
     "generation_config.json",
+    "adapter_config.json",
+    "quantize_config.json",
+    "quant_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
     "tokenizer.json",

@@ -6,7 +6,7 @@ know what is inside a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,14 +84,21 @@ def kind(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def parts(config: Config, dialect: Dialect) -> dict[str, tuple[Part, ...]]:
-    """Our name -> the checkpoint's tensors whose rows, joined, make the array."""
+def parts(config: Config, dialect: Dialect, present: Collection[str] = ()) -> dict[str, tuple[Part, ...]]:
+    """Our name -> the checkpoint's tensors whose rows, joined, make the array.
+
+    `present`: the tensors there are. Where they are not the family's own but the other family's (q, k, v apart in a
+    phi3 checkpoint, or joined in a llama one) and the dialect orders rows alike in both, those are named.
+    """
     table = TABLES[dialect, config.architecture]
+    other = TABLES["hf", "llama" if config.architecture == "phi3" else "phi3"] if dialect == "hf" else table
     found = {}
     for name, shape in arrays(config).items():
         number = name.split(".")[1] if name.startswith("layers.") else ""
         pattern = f"layers.{{n}}.{kind(name)}" if number else name
-        theirs = [their.replace("{n}", number) for their in table[pattern]]
+        theirs, others = ([name.replace("{n}", number) for name in some[pattern]] for some in (table, other))
+        if others != theirs and not any(name in present for name in theirs) and all(name in present for name in others):
+            theirs = others
         pieces = _split(config, kind(name), shape, len(theirs))
         found[name] = tuple(Part(their, piece) for their, piece in zip(theirs, pieces, strict=True))
     return found

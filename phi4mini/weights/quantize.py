@@ -5,8 +5,10 @@ infinity are refused and named. It does not know files.
 
 A recipe names a format for every matrix. The 4-bit ones leave the blocks of a quantised GGUF as they are in the file,
 so nothing is rounded a second time; where q, k, v or gate, up lie there in formats that no one format carries, the
-joined matrix is stored part by part (as f32 where a part is not made of whole strips, which no engine runs). The other
-recipes name what every matrix shall be, whatever the file holds.
+joined matrix is stored part by part (as f32 where a part is not made of whole strips, which no engine runs). Quantised
+safetensors that no format carries are decoded and rounded once, to q8: a second rounding to 4 bits would cost as much
+as the first, and f32 eight times the memory of 4 bits. The other recipes name what every matrix shall be, whatever the
+file holds.
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ def plan(name: str, rows: Fused, recipe: Recipe, tied: bool) -> Format | StackFo
     wanted = recipe.wanted(name, tied)
     if not recipe.keeps_blocks:
         return wanted
+    if rows.unfit:
+        return FORMATS["q8"]
     if not rows.mixed:
         return rows.format or wanted
     groups = rows.grouped()

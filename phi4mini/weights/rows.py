@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from phi4mini.formats import FORMATS, Blocks, Format
+from phi4mini.weights.packed_rows import PackedRows
 
 # Formats whose integers and scales another one holds unchanged: only the zero point moves, or a nibble becomes a byte.
 _WIDER: dict[str, tuple[str, ...]] = {"q4": ("q8",), "q4m": ("q5m",), "q4k": ("q5k",)}
@@ -53,8 +54,14 @@ class Fused:
 
     @property
     def mixed(self) -> bool:
-        """Whether some part is quantised although no one format carries them all."""
-        return self.format is None and any(part.format for part in self.parts)
+        """Whether every quantised part has a format that carries it, but no one format carries all parts."""
+        return self.format is None and any(part.format for part in self.parts) and not self.unfit
+
+    @property
+    def unfit(self) -> str:
+        """Why quantised safetensors among the parts are in no format that carries them; empty if there are none."""
+        reasons = (part.unfit for part in self.parts if isinstance(part, PackedRows))
+        return next(filter(None, reasons), "")
 
     def grouped(self) -> list[Fused]:
         """Neighbouring parts that share a format as one, the others each for itself."""

@@ -20,7 +20,11 @@ from phi4mini.errors import BadCheckpoint
 from phi4mini.formats import Blocks, Format, from_bf16
 from phi4mini.weights.pread import RowFile
 
-DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+FLOATS = {"F32": 4, "F16": 2, "BF16": 2}  # what a weight can be read from
+INTEGERS = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
+# Bytes of an element of every type the library writes: a file may hold what is only passed over, or named in an error.
+DTYPES = FLOATS | {"F64": 8, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "U32": 4, "U64": 8}
+DTYPES |= {name: np.dtype(kind).itemsize for name, kind in INTEGERS.items()}
 _MOST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 _MOST_DIMENSIONS = 8
 
@@ -51,10 +55,24 @@ class SafetensorsFile:
         self.tensors = self._tensors(self._header(length), 8 + length, size)
 
     def rows(self, name: str) -> FloatRows:
-        """A tensor read by rows; a vector is one row."""
+        """A float tensor read by rows; a vector is one row. Raises `BadCheckpoint` for another dtype."""
         tensor = self.tensors[name]
+        if tensor.dtype not in FLOATS:
+            raise self._bad(f"tensor {short(name)} has dtype {tensor.dtype}; {', '.join(FLOATS)} can be read")
         shape = tensor.shape if len(tensor.shape) == 2 else (1, math.prod(tensor.shape))
         return FloatRows(self.file, tensor.dtype, tensor.offset, *shape)
+
+    def array(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Entries start .. stop along the first axis: integers in their own dtype, floats as float32, exactly."""
+        tensor = self.tensors[name]
+        if tensor.dtype not in FLOATS and tensor.dtype not in INTEGERS:
+            raise self._bad(f"tensor {short(name)} has dtype {tensor.dtype}; floats and integers can be read")
+        shape = tensor.shape or (1,)
+        stop = shape[0] if stop is None else stop
+        width = math.prod(shape[1:]) * DTYPES[tensor.dtype]
+        raw = self.file.read(tensor.offset + start * width, (stop - start) * width)
+        kind = INTEGERS.get(tensor.dtype)
+        return (to_f32(raw, tensor.dtype) if kind is None else raw.view(kind)).reshape(stop - start, *shape[1:])
 
     def _bad(self, what: str) -> BadCheckpoint:
         return BadCheckpoint(f"{self.path}: {what}")
@@ -100,12 +118,36 @@ class SafetensorsFile:
         except (TypeError, KeyError, ValueError) as error:
             raise self._bad(f"tensor {short(name)} is described by {short(info)}") from error
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise self._bad(f"tensor {short(name)} has dtype {short(dtype)}; {', '.join(DTYPES)} can be read")
+            raise self._bad(f"tensor {short(name)} has the unknown dtype {short(dtype)}")
         if len(shape) > _MOST_DIMENSIONS or any(type(n) is not int or not 0 <= n < 1 << 63 for n in numbers):
             raise self._bad(f"tensor {short(name)} has the shape {short(shape)} at {short([begin, end])}")
         if end - begin != math.prod(shape) * DTYPES[dtype]:
             raise self._bad(f"tensor {short(name)}: {end - begin} bytes do not make {dtype} {list(shape)}")
         return dtype, shape, begin, end
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor where it lies: its file, and its name there."""
+
+    file: SafetensorsFile
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.file.tensors[self.name].shape
+
+    @property
+    def dtype(self) -> str:
+        return self.file.tensors[self.name].dtype
+
+    def rows(self) -> FloatRows:
+        """The tensor as rows of floats."""
+        return self.file.rows(self.name)
+
+    def array(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Entries start .. stop along the first axis."""
+        return self.file.array(self.name, start, stop)
 
 
 class FloatRows:
@@ -119,7 +161,7 @@ class FloatRows:
 
     def values(self, start: int, stop: int) -> np.ndarray:
         """Rows start .. stop as float32."""
-        width = self.cols * DTYPES[self.dtype]
+        width = self.cols * FLOATS[self.dtype]
         raw = self.file.read(self.offset + start * width, (stop - start) * width)
         return to_f32(raw, self.dtype).reshape(stop - start, self.cols)
 

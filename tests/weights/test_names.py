@@ -49,6 +49,20 @@ def test_llama_parts_are_in_the_order_of_rows():
     assert [part.name.split(".")[-2] for part in parts["layers.1.gate_up"]] == ["gate_proj", "up_proj"]
 
 
+@pytest.mark.parametrize("family", ["Phi3", "Llama"])
+def test_CK9_the_other_familys_names_are_taken_only_where_they_are_whole(family):
+    config, other = (Config.from_json(config_json(one)) for one in (family, "Llama" if family == "Phi3" else "Phi3"))
+    own, theirs = names.parts(config, "hf"), names.parts(other, "hf")
+    present = {part.name for some in theirs.values() for part in some}
+    assert names.parts(config, "hf", present) == theirs
+    assert names.parts(config, "hf", {part.name for some in own.values() for part in some}) == own
+    for missing in sorted(present):
+        found = names.parts(config, "hf", present - {missing})
+        ours, _ = names.inverse(other, "hf")[missing]
+        assert found[ours] == own[ours]
+    assert names.parts(config, "gguf", present) == names.parts(config, "gguf")
+
+
 def test_index_of_the_hub_is_the_table():
     from tests.shared import SHARED
 

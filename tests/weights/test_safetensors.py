@@ -67,7 +67,7 @@ LIES = {
     "offsets reversed": dict(header={"a": info(offsets=(16, 0))}, data=bytes(16)),
     "fractional shape": dict(header={"a": info(shape=(2.0, 2))}, data=bytes(16)),
     "true as a size": dict(header={"a": info(shape=(True, 4))}, data=bytes(16)),
-    "bad dtype": dict(header={"a": info("I64", (1, 2))}, data=bytes(16)),
+    "bad dtype": dict(header={"a": info("I65", (1, 2))}, data=bytes(16)),
     "dtype not a name": dict(header={"a": info(["F32"])}, data=bytes(16)),  # type: ignore[arg-type]
     "no offsets": dict(header={"a": {"dtype": "F32", "shape": [4]}}, data=bytes(16)),
     "three offsets": dict(header={"a": info(offsets=(0, 8, 16))}, data=bytes(16)),
