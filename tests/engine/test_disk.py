@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from phi4mini import identity
 from phi4mini.engine import cache as cache_module
 from phi4mini.engine.cache import Content, Node
 from phi4mini.engine.engine import Engine
@@ -179,13 +180,14 @@ def test_a_hash_that_collides_serves_nothing_wrong(tmp_path: Path, monkeypatch: 
     assert len(files(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("other", ["fingerprint", "kv", "code"])
+@pytest.mark.parametrize("other", ["fingerprint", "kv", "engine/buffers.py", "formats.py", "numpy"])
 def test_files_of_other_weights_kinds_and_code_are_not_found(
     tmp_path: Path, before: Ask, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    if other == "code":
-        monkeypatch.setattr("phi4mini.engine.disk._code", lambda: "")
+    code = identity._code("page")
+    assert other in ("fingerprint", "kv") or any(line.startswith(f"{other} ") for line in code)
+    monkeypatch.setattr(identity, "_code", lambda what: [line.replace(f"{other} ", f"{other} 0") for line in code])
     kv, print_ = "f32" if other == "kv" else "int8", "abd" if other == "fingerprint" else "abc"
     made = engine(kv=kv, folder=folder(tmp_path, said, fingerprint=print_))
     assert_same(run(made, [before]), [alone(before, "q4", kv)])
