@@ -6,7 +6,7 @@ what a name can be. It does not fetch and does not convert (`load.py`).
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ ALIASES = {
 }
 Kind = Literal["hub", "folder", "gguf", "store", "demo", "synthetic"]
 _WAYS = "a model is a hub id (owner/name), a folder, a .gguf or .phi4 file, demo or synthetic"
-_CONVERTER = 1  # raised when the same source would be converted to other bytes: old stores are then made anew
 _LAYERS = 32  # of the whole synthetic model
 
 
@@ -40,8 +39,18 @@ class Source:
     layers: int = 0
 
     @property
+    def is_default(self) -> bool:
+        """Whether it is Phi-4-mini-instruct on the hub, whose config and tokenizer are known without its files."""
+        return self.kind == "hub" and self.name == DEFAULT
+
+    @property
+    def full_name(self) -> str:
+        """The name wherever it is said: a path is absolute, so that it is no hub id."""
+        return self.name if self.path is None else os.path.abspath(self.path)
+
+    @property
     def label(self) -> str:
-        """The name as part of a file name."""
+        """The name as part of a file name, for people: other models may have the same."""
         label = self.name
         if self.path is not None:
             label = self.path.stem if self.kind == "gguf" else self.path.resolve().name
@@ -68,29 +77,6 @@ def resolve(name: str) -> Source:
     if is_id(name):
         return Source("hub", name)
     raise NotFound(f"unknown model {name[:100]!r}; {_WAYS}")
-
-
-def fingerprint(source: Source, folder_or_file: Path | None = None) -> str:
-    """Twelve hex digits that change with the source's content: its revision, or names, sizes and times of its files."""
-    if source.kind == "hub" and folder_or_file is not None:
-        return _digest(folder_or_file.name)  # a snapshot's folder is named by its commit
-    if source.kind in ("folder", "gguf") and source.path is not None:
-        files = _files(source.path) if source.kind == "folder" else [source.path]
-        return _digest(*(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files))
-    if source.kind == "demo":
-        from phi4mini.weights.demo import SHA256
-
-        return _digest(SHA256)
-    return _digest(source.name)
-
-
-def _files(folder: Path) -> list[Path]:
-    patterns = ("*.safetensors", "*.json", "*.jinja")
-    return sorted(path for pattern in patterns for path in folder.glob(pattern) if path.exists())
-
-
-def _digest(*lines: str) -> str:
-    return hashlib.sha256("\n".join([f"converter {_CONVERTER}", *lines]).encode()).hexdigest()[:12]
 
 
 def _synthetic(name: str) -> Source:

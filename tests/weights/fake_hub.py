@@ -54,7 +54,7 @@ class FakeHub:
         name = path.removeprefix(f"/{self.repo}/resolve/{COMMIT}/")
         if self.status is not None:
             self._send(to, self.status, b"busy", {})
-        elif path == f"/api/models/{self.repo}/revision/main":
+        elif path in (f"/api/models/{self.repo}/revision/{name}" for name in ("main", COMMIT)):
             files = [{"rfilename": item.name} for item in sorted(self.folder.iterdir())]
             info = {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "siblings": files, "private": False}
             self._send(to, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})
