@@ -71,14 +71,18 @@ def whole_snapshot(repo: str) -> Path | None:
 
 def _with_doubt(repo: str, here: Cached) -> Path:
     if here.doubt is not None:
-        _log.warning("%s has no %s in the hub's cache; `phi4mini pull %s --refresh` asks for it", repo, here.doubt, repo)
+        _log.warning(
+            "%s has no %s in the hub's cache; `phi4mini pull %s --refresh` asks for it", repo, here.doubt, repo
+        )
     return here.folder
 
 
 def _what_is_missing(repo: str, here: Cached | None) -> str:
     if here is None:
         return f"{repo} is not in the hub's cache"
-    return f"{repo} is in the hub's cache without {here.lacks}; `phi4mini pull {repo} --refresh` with network fetches it"
+    return (
+        f"{repo} is in the hub's cache without {here.lacks}; `phi4mini pull {repo} --refresh` with network fetches it"
+    )
 
 
 def _look(repo: str) -> Cached | None:

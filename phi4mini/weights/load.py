@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -241,6 +240,6 @@ def check_recipe(path: Path, quant: str | None) -> None:
     stored = read_header(path).get("recipe")
     if quant not in (None, stored):
         raise BadInput(
-            f"{path} is packed as {stored}, and {quant} was asked for; leave -q (quant, PHI4MINI_QUANT) out, or convert "
-            f"the checkpoint to {quant}"
+            f"{path} is packed as {stored}, and {quant} was asked for; leave -q (quant, PHI4MINI_QUANT) out, or "
+            f"convert the checkpoint to {quant}"
         )
