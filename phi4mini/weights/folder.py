@@ -67,9 +67,14 @@ def open_folder(folder: Path) -> Checkpoint:
 
 def files_read(folder: Path) -> list[str]:
     """The files that a model is read from, those of its weights first. Raises `NotFound` or `BadCheckpoint`."""
+    if not (folder / "config.json").exists():
+        raise NotFound(f"{folder / 'config.json'}: no such file")
     weights = weight_files(folder)
     index = [INDEX] if (folder / INDEX).exists() and weights != [SINGLE] else []
-    return [*weights, *index, *(name for name in BESIDE_WEIGHTS if (folder / name).exists())]
+    names = [*weights, *index, *(name for name in BESIDE_WEIGHTS if (folder / name).exists())]
+    for name in names:
+        _inside(folder, name)  # nothing else is ever read, hashing included
+    return names
 
 
 def weight_files(folder: Path) -> list[str]:

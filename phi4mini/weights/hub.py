@@ -55,12 +55,19 @@ def snapshot(repo: str, offline: bool = False, refresh: bool = False) -> Path:
     if offline:
         raise NotFound(f"offline: {_what_is_missing(repo, here)}; {_DEMO}")
     try:
-        return _download(repo, here)
+        return _whole(repo, _download(repo, here))
     except NotFound as error:
         if here is None or here.lacks is not None:
             raise
         _log.info("%s", error)
         return _with_doubt(repo, here)
+
+
+def _whole(repo: str, folder: Path) -> Path:
+    """The folder, if it can be opened."""
+    if lacks := _lacks(folder):
+        raise NotFound(f"{repo} has no {lacks}; `phi4mini pull {repo} --refresh` looks for a newer revision")
+    return folder
 
 
 def whole_snapshot(repo: str) -> Path | None:
@@ -128,8 +135,10 @@ def _doubt(folder: Path) -> str | None:
 
 def _fetch(repo: str) -> Path:
     """All small files and a model.safetensors first; they tell whether there are shards to fetch, and which."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
+    # snapshot_download answers with what there is, whole or not, when it cannot reach the hub; this raises
+    HfApi().model_info(repo, revision="main", timeout=_SECONDS)
     small = [*folders.BESIDE_WEIGHTS, folders.INDEX, folders.SINGLE]
     folder = Path(snapshot_download(repo, allow_patterns=small, etag_timeout=_SECONDS))
     try:

@@ -68,7 +68,7 @@ def ensure_store(
 
 def _made(origin: Origin, quant: str, folder: Path, progress: Progress | None) -> Path:
     """The store of an origin: the one there is, whatever model name its file bears, or a new one."""
-    end = f"-{quant}-{origin.identity[:16]}{SUFFIX}"
+    end = f"-{quant}-{origin.fingerprint}{SUFFIX}"
     for path in sorted(folder.glob(f"*{end}")):
         if _usable(path, origin, quant):
             return path

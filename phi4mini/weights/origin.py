@@ -31,6 +31,11 @@ class Origin:
     files: Mapping[Path, Content] = field(default_factory=dict)
 
     @property
+    def fingerprint(self) -> str:
+        """The beginning of the identity, for a file name: what finds a store, and does not prove it."""
+        return self.identity[:16]
+
+    @property
     def header(self) -> dict[str, str]:
         """What the store's header says about where it comes from."""
         told = {"name": self.source.full_name, "kind": self.source.kind, "identity": self.identity}

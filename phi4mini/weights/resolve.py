@@ -79,6 +79,13 @@ def resolve(name: str) -> Source:
     raise NotFound(f"unknown model {name[:100]!r}; {_WAYS}")
 
 
+def fingerprint(source: Source, folder_or_file: Path | None = None) -> str:
+    """Sixteen hex digits of the identity of a source's content, as in its store's file name. Reads all of it once."""
+    from phi4mini.weights.origin import identify
+
+    return identify(source, folder_or_file or source.path).fingerprint
+
+
 def _synthetic(name: str) -> Source:
     _, _, said = name.partition(":")
     layers = int(said) if said.isdecimal() and len(said) < 4 else _LAYERS if not said else 0

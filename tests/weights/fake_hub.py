@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import threading
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class FakeHub:
         self.server.server_close()
 
     def answer(self, to: http.server.BaseHTTPRequestHandler) -> None:
-        path = to.path.split("?")[0]
+        path = urllib.parse.unquote(to.path.split("?")[0])
         self.requests.append((to.command, path, to.headers.get("Range")))
         name = path.removeprefix(f"/{self.repo}/resolve/{COMMIT}/")
         if self.status is not None:
