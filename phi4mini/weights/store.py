@@ -11,8 +11,8 @@ from.
     bytes 64..    header: JSON, UTF-8; then zeros up to a multiple of 4096
     then          blobs, each at a multiple of 4096: the tokenizer, then the arrays in the order of `names.arrays`
 
-Header: config (`Config.to_json`), chat_format, recipe, source (name, fingerprint), rotation (null: none), nbytes (of
-the file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An
+Header: config (`Config.to_json`), chat_format, recipe, source (`origin.py`), rotation (null: none), nbytes (of the
+file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An
 array of one dimension is float32 as it is, one of two is a `formats.Matrix`. All numbers are little-endian.
 
 A store is replaced by renaming a new file over it, which leaves an open mapping intact. Cutting or overwriting the

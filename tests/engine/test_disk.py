@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +184,7 @@ def test_a_hash_that_collides_serves_nothing_wrong(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("other", ["fingerprint", "kv", "engine/buffers.py", "formats.py", "numpy"])
-def test_files_of_other_weights_kinds_and_code_are_not_found(
+def test_FI10_files_of_other_weights_kinds_and_code_are_not_found(
     tmp_path: Path, before: Ask, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -193,6 +196,24 @@ def test_files_of_other_weights_kinds_and_code_are_not_found(
     assert_same(run(made, [before]), [alone(before, "q4", kv)])
     made.close()
     assert not said and len(files(tmp_path)) == 4
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="one instruction set only")
+def test_FI10_pages_of_another_instruction_set_are_found(tmp_path: Path, before: Ask) -> None:
+    """All CPUs compute the same bits: what this one has written, AVX2 alone reads and goes on from."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.engine.reuse import begin, engine, folder, reused\n"
+        "from phi4mini.kernels.cpu import cpu\n"
+        "made = engine(folder=folder(Path(sys.argv[1])))\n"
+        "print(cpu().isa, reused(made, [begin(150, 5, 1)]))\n"
+        "made.close()\n"
+    )
+    environment = os.environ | {"PHI4MINI_ISA": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "avx2 [128]\n"
 
 
 def writable(path: Path) -> None:
