@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phi4mini import identity
-from phi4mini.errors import BadInput, NotFound
+from phi4mini.errors import BadInput, NotFound, Phi4MiniError
 
 PACKAGE = Path(identity.__file__).parent
 ROOTS = {
@@ -111,6 +112,28 @@ def test_a_key_changes_with_every_line_of_its_row(what: str, monkeypatch: pytest
         monkeypatch.setattr(identity, "_code", lambda _, line=line: [f"{c}x" if c == line else c for c in code])
         keys.add(identity.key_of(what, "fact"))
     assert len(keys) == 3 + len(code) and all(len(key) == 64 for key in keys)
+
+
+@pytest.mark.parametrize("what", ROOTS)
+def test_FI10_a_change_of_any_source_changes_the_key(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "phi4mini"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "page"))
+    monkeypatch.setattr(identity, "__file__", str(package / "identity.py"))
+    monkeypatch.setattr(identity, "_code", identity._code.__wrapped__)
+    seen = {identity.key_of(what)}
+    (package / "engine" / "scheduler.py").write_text("# none of the bits are decided here")
+    assert identity.key_of(what) in seen
+    for path in identity.sources(what).values():
+        path.write_text(path.read_text("utf-8") + "#\n", "utf-8")
+        seen.add(identity.key_of(what))
+    assert len(seen) == 1 + len(identity.sources(what))
+    (package / "kernels" / "another.py").write_text("")
+    assert identity.key_of(what) not in seen, "a new source is one too"
+    (package / "formats.py").unlink()
+    with pytest.raises(Phi4MiniError, match=r"formats\.py: no such source; this installation is not whole"):
+        identity.key_of(what)
 
 
 def test_facts_do_not_run_into_each_other() -> None:
