@@ -37,7 +37,7 @@ ChatPiece = str | CallStart | CallArguments | CallEnd | CallBroken
 
 def load(
     model: str = DEFAULT,
-    quant: str = "q4",
+    quant: str | None = None,
     kv: str = "int8",
     threads: int | None = None,
     ctx: int | None = None,
@@ -51,11 +51,11 @@ def load(
 ) -> Model:
     """A model by hub id, folder, .gguf, our store, or "demo"; downloaded and converted first where that is needed.
 
-    `quant`: f32, bf16, q8, q4, q4m, q4-head8. `kv`: int8 or f32. `threads`: default all physical cores allowed.
-    `ctx`: most tokens of prompt and answer, default what model and memory allow. `speculate`: guess tokens from the
-    request's own text; the answer is the same. For many requests at once: `kv_tokens` of KV cache for all of them
-    (default one `ctx`), at most `places` in a pass. `prefix_cache`: a folder and the bytes it may hold, where prompts
-    outlive the process. `progress(what, done, total)`: in bytes.
+    `quant`: f32, bf16, q8, q4, q4m, q4-head8; default q4, or what a packed file has. `kv`: int8 or f32. `threads`:
+    default all physical cores allowed. `ctx`: most tokens of prompt and answer, default what model and memory allow.
+    `speculate`: guess tokens from the request's own text; the answer is the same. For many requests at once:
+    `kv_tokens` of KV cache for all of them (default one `ctx`), at most `places` in a pass. `prefix_cache`: a folder
+    and the bytes it may hold, where prompts outlive the process. `progress(what, done, total)`: in bytes.
     """
     from phi4mini.engine.disk import CacheFolder
     from phi4mini.engine.engine import Engine  # with it comes the compiler, which a tokenizer does not need
@@ -70,7 +70,7 @@ def load_tokenizer(model: str, offline: bool = False) -> tuple[Tokenizer, str]:
     """A model's tokenizer and the name of its chat format; Phi-4-mini-instruct's own needs no file."""
     from phi4mini.tokenizer import Tokenizer
 
-    if resolve(model).name == DEFAULT:
+    if resolve(model).is_default:
         return Tokenizer.phi4_mini(), "phi"
     opened = open_store(ensure_store(model, offline=offline))
     return opened.tokenizer, opened.chat_format

@@ -78,16 +78,24 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; never raises for what a user or the machine did."""
-    from phi4mini.errors import Phi4MiniError
-
     _open_closed_streams()
     if f"_{PREFIX}_COMPLETE" in os.environ:
         cli.main(prog_name="phi4mini")  # a shell asks what can follow; click answers and exits
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows ? in its place
+    from phi4mini.cli.logs import to_stderr
+
+    with to_stderr():
+        return _outcome(sys.argv[1:] if args is None else list(args))
+
+
+def _outcome(args: list[str]) -> int:
+    """The exit code of a command, whatever way it ends."""
+    from phi4mini.errors import Phi4MiniError
+
     try:
-        code = _invoke(sys.argv[1:] if args is None else list(args))
+        code = _invoke(args)
         sys.stdout.flush()
         return code
     except Phi4MiniError as error:
@@ -132,7 +140,12 @@ def _invoke(args: list[str]) -> int:
 
 
 def _refuse(error: Phi4MiniError | str, hint: str = "") -> int:
-    _line(f"{' '.join(str(error).split())}{hint}")
+    import logging
+
+    from phi4mini.cli.logs import is_json
+
+    text = f"{' '.join(str(error).split())}{hint}"
+    logging.getLogger(__name__).error("%s", text) if is_json() else _line(text)
     return 2
 
 
@@ -145,8 +158,14 @@ def _system_error(error: OSError) -> int:
 
 
 def _fault() -> int:
+    import logging
     import traceback
 
+    from phi4mini.cli.logs import is_json
+
+    if is_json():
+        logging.getLogger(__name__).critical("a fault of phi4mini itself", exc_info=True)
+        return 1
     traceback.print_exc()
     _line("this is a fault of phi4mini itself; please report the lines above")
     return 1

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phi4mini.cli.common import open_model, put, put_json, say, size
-from phi4mini.cli.options import command, engine_options, json_option
+from phi4mini.cli.options import command, engine_options, given, json_option
+from phi4mini.errors import BadInput
 
 if TYPE_CHECKING:
     from phi4mini.engine.engine import Engine
@@ -58,6 +59,10 @@ def bench(
     **values: Any,
 ) -> None:
     """Time a prompt of -p tokens after -d others, and the -n tokens that follow it."""
+    if synthetic and given("model"):
+        raise BadInput("--synthetic is a model of its own; leave -m out")
+    if values["rope"] != "auto":
+        raise BadInput("bench takes the LongRoPE factors for all its tokens together; --rope has no place in it")
     if synthetic:
         values["model"] = "synthetic"
     start = time.perf_counter()

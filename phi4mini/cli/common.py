@@ -7,6 +7,7 @@ stderr. It does not know what a command does.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import sys
@@ -14,19 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi4mini.cli.logs import is_json
 from phi4mini.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from phi4mini.llm import Model
 
+_log = logging.getLogger(__name__)
+
 
 def open_model(values: Mapping[str, Any]) -> Model:
     """The model that `engine_options` name, with progress on stderr."""
-    from phi4mini.kernels.cpu import cpu
     from phi4mini.llm import load
 
-    if note := cpu().threads_note(values["threads"]):
-        say(note)
+    note_threads(values["threads"])
     with Progress() as progress:
         return load(
             values["model"],
@@ -37,6 +39,14 @@ def open_model(values: Mapping[str, Any]) -> Model:
             offline=values["offline"],
             progress=progress,
         )
+
+
+def note_threads(asked: int | None) -> None:
+    """Say it where fewer threads are used than were asked for."""
+    from phi4mini.kernels.cpu import cpu
+
+    if note := cpu().threads_note(asked):
+        say(note)
 
 
 # ---- text in
@@ -93,8 +103,11 @@ def piped() -> bool:
 
 
 def say(text: str = "") -> None:
-    """A line of status to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line of status to stderr, or a record where the command logs JSON."""
+    if not is_json():
+        print(text, file=sys.stderr, flush=True)
+    elif text:
+        _log.info("%s", text)
 
 
 def put(text: str) -> None:
@@ -135,7 +148,7 @@ class Progress:
     """Progress of a download or conversion on stderr: one line rewritten in a terminal, a line a tenth elsewhere."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and not is_json()
         self._shown: tuple[str, int] | None = None
         self._open = False
 

@@ -26,21 +26,21 @@ _USUAL_CTX = 4096
 @kv_option
 @click.option("-c", "--ctx-size", type=click.IntRange(min=1), help="Tokens of context.  [4096, or the model's longest]")
 @json_option
-def estimate(model: str, quant: str, kv: Any, ctx_size: int | None, as_json: bool) -> None:
+def estimate(model: str, quant: str | None, kv: Any, ctx_size: int | None, as_json: bool) -> None:
     """Weights, KV cache, compute buffers, and the largest context that fits. Nothing is loaded or fetched."""
     from phi4mini.estimate import estimate as estimated
     from phi4mini.kernels.cpu import cpu
 
-    config, weights = _config_and_weights(model, quant)
+    config, weights, recipe = _config_and_weights(model, quant)
     ctx = ctx_size or min(_USUAL_CTX, config.max_position_embeddings)
     if ctx > config.max_position_embeddings:
         raise BadInput(f"a context of {ctx} tokens is more than the model's longest, {config.max_position_embeddings}")
     found = estimated(config, weights, kv, ctx, cpu().memory_available)
     if as_json:
         more = {"total": found.total, "fits": found.fits}
-        put_json({"model": model, "quant": quant, "kv_format": kv, **asdict(found), **more})
+        put_json({"model": model, "quant": recipe, "kv_format": kv, **asdict(found), **more})
         return
-    put(f"weights   {size(found.weights):>8}  {config.num_parameters / 1e9:.2f} billion parameters, {quant}\n")
+    put(f"weights   {size(found.weights):>8}  {config.num_parameters / 1e9:.2f} billion parameters, {recipe}\n")
     put(f"KV cache  {size(found.kv):>8}  {ctx} tokens x {size(found.kv_per_token)}, {kv}\n")
     put(f"compute   {size(found.compute):>8}  at most\n")
     verdict = "fits in" if found.fits else "DOES NOT FIT in"
@@ -49,35 +49,38 @@ def estimate(model: str, quant: str, kv: Any, ctx_size: int | None, as_json: boo
     put(f"largest context that fits: {found.largest_ctx} tokens{why}\n")
 
 
-def _config_and_weights(name: str, quant: str) -> tuple[Config, int]:
-    """The config, and the bytes of the weights: exact for a store or a GGUF, by the recipe for everything else."""
+def _config_and_weights(name: str, quant: str | None) -> tuple[Config, int, str]:
+    """The config, the bytes of the weights (exact for a store or a GGUF, by the recipe for everything else), and the
+    recipe.
+    """
     from phi4mini.estimate import recipe_formats, weight_bytes
     from phi4mini.weights.convert import contents_of
-    from phi4mini.weights.load import open_checkpoint
+    from phi4mini.weights.load import USUAL, check_recipe, open_checkpoint
     from phi4mini.weights.resolve import resolve
     from phi4mini.weights.store import open_store
 
     source = resolve(name)
     if source.kind == "store" and source.path is not None:
+        check_recipe(source.path, quant)
         opened = open_store(source.path)
-        return opened.config, sum(entry.nbytes for entry in opened.entries.values() if entry.shape)
+        return opened.config, sum(entry.nbytes for entry in opened.entries.values() if entry.shape), opened.recipe
+    quant = quant or USUAL
     origin = _origin(source)
     if origin is not None and origin.is_file():
         checkpoint = open_checkpoint(source, origin)
-        return checkpoint.config, weight_bytes(checkpoint.config, contents_of(checkpoint, quant, {}).formats)
+        return checkpoint.config, weight_bytes(checkpoint.config, contents_of(checkpoint, quant, {}).formats), quant
     config = _config(source, origin)
-    return config, weight_bytes(config, recipe_formats(config, quant))
+    return config, weight_bytes(config, recipe_formats(config, quant)), quant
 
 
 def _origin(source: Source) -> Path | None:
     """The file or folder of a model on this machine; None for those whose config is known without."""
     from phi4mini.weights.demo import demo_gguf
     from phi4mini.weights.hub_gguf import fetch
-    from phi4mini.weights.resolve import DEFAULT
 
     if source.kind == "demo":
         return demo_gguf(offline=True)
-    if source.kind != "hub" or source.name == DEFAULT:
+    if source.kind != "hub" or source.is_default:
         return source.path
     try:
         return fetch(source.repo, source.variant, offline=True)

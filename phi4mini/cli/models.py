@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 @offline_option
 @click.option("--refresh", is_flag=True, help="Ask the hub for a newer revision.")
 @json_option
-def pull(name: str, quant: str, offline: bool, refresh: bool, as_json: bool) -> None:
+def pull(name: str, quant: str | None, offline: bool, refresh: bool, as_json: bool) -> None:
     """Download a model (resuming where it stopped) and convert it, so that it starts at once. NAME: hub id or demo."""
     from phi4mini.weights.load import ensure_store
+    from phi4mini.weights.resolve import resolve
 
+    if refresh and (kind := resolve(name).kind) != "hub":
+        say(f"--refresh has no effect: {name} is not on the hub ({kind})")
     with Progress() as progress:
         path = ensure_store(name, quant, offline, progress, refresh)
     _put_path(path, as_json)
@@ -46,15 +49,12 @@ def pull(name: str, quant: str, offline: bool, refresh: bool, as_json: bool) -> 
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [MODEL-QUANT.phi4 here]")
 @offline_option
 @json_option
-def convert(model: str, quant: str, output: Path | None, offline: bool, as_json: bool) -> None:
+def convert(model: str, quant: str | None, output: Path | None, offline: bool, as_json: bool) -> None:
     """Write a model as one packed file that holds all it needs: weights, config, tokenizer, chat format."""
     from phi4mini.weights.load import convert_to
-    from phi4mini.weights.resolve import resolve
-    from phi4mini.weights.store import SUFFIX
 
-    path = output or Path(f"{resolve(model).label}-{quant}{SUFFIX}")
     with Progress() as progress:
-        convert_to(model, quant, path, offline, progress)
+        path = convert_to(model, quant, output, offline, progress)
     _put_path(path, as_json)
 
 
@@ -111,7 +111,7 @@ def _date(seconds: float) -> str:
 @quant_option
 @click.option("--verify", is_flag=True, help="Read all of it: every hash, no NaN.")
 @json_option
-def show(name: str, quant: str, verify: bool, as_json: bool) -> None:
+def show(name: str, quant: str | None, verify: bool, as_json: bool) -> None:
     """Show what a model on this machine is made of."""
     from phi4mini.weights.load import ensure_store
     from phi4mini.weights.store import open_store

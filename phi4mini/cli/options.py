@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from phi4mini.cli import SETTINGS
+from phi4mini.cli.common import say
 from phi4mini.errors import BadInput
 
 DEFAULT_MODEL = "microsoft/Phi-4-mini-instruct"
@@ -18,6 +19,12 @@ _Decorator = Callable[[_F], _F]
 def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """A click command with -h and environment twins that do not repeat the command's name."""
     return click.command(context_settings=SETTINGS, **settings)
+
+
+def given(name: str) -> bool:
+    """Whether who called the command under way set an option, on the command line or in the environment."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
 
 
 def options(*some: _Decorator[Any]) -> _Decorator[Any]:
@@ -38,7 +45,9 @@ model_option = click.option(
     show_default=True,
     help="Hub id (one of its GGUFs: ID:Q4_K_M), folder, file.",
 )
-quant_option = click.option("-q", "--quant", default="q4", show_default=True, help="f32, bf16, q8, q4, q4m, q4-head8.")
+quant_option = click.option(  # no default: what is asked of a packed file must be what it is
+    "-q", "--quant", help="f32, bf16, q8, q4, q4m, q4-head8.  [q4, or what a packed file has]"
+)
 offline_option = click.option("--offline", is_flag=True, help="Use no network.")
 json_option = click.option("--json", "as_json", is_flag=True, envvar="PHI4MINI_JSON", help="Print JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -104,6 +113,10 @@ def sampling(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["ignore_eos"]:
         chosen["ignore_eos"] = True
     parameters(chosen)
+    if not chosen.get("temperature"):
+        for name in ("top_k", "top_p", "min_p"):
+            if name in chosen:
+                say(f"--{name.replace('_', '-')} has no effect at temperature 0, which is greedy; --temp sets another")
     return chosen
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phi4mini.cli.common import Progress, say, size
-from phi4mini.cli.options import command, engine_options, options
+from phi4mini.cli.common import Progress, note_threads, say, size
+from phi4mini.cli.options import command, engine_options, given, options
 from phi4mini.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
@@ -85,11 +85,15 @@ _limit_options = options(  # for tests and for those who have read docs/operatio
 @_limit_options
 def serve(**values: Any) -> int:
     """Serve the chat page at / and the API at /v1."""
+    from phi4mini.cli.logs import use_json
     from phi4mini.cli.supervise import supervise
     from phi4mini.server.listener import bind
 
+    if values["as_json"]:
+        use_json()
     if click.get_current_context().get_parameter_source("api_key") == click.core.ParameterSource.COMMANDLINE:
         say("--api-key can be seen by every user of this machine (ps); use --api-key-file or PHI4MINI_API_KEY")
+    _say_what_has_no_effect(values)
     settings = _settings(values)
     if values["rope"] != "auto":
         raise BadInput("serve takes --rope from each request (the field rope), not for all")
@@ -101,6 +105,14 @@ def serve(**values: Any) -> int:
     return 0
 
 
+def _say_what_has_no_effect(values: dict[str, Any]) -> None:
+    if values["unix_socket"] is not None:
+        for name in filter(given, ("host", "port")):
+            say(f"--{name} has no effect: --unix-socket is what is listened on")
+    if not values["prefix_cache"] and given("prefix_cache_size"):
+        say("--prefix-cache-size has no effect: --no-prefix-cache keeps no prompt on disk")
+
+
 def _serve(settings: Settings, listener: socket.socket, values: dict[str, Any]) -> None:
     """Until it is told to stop."""
     faulthandler.enable()  # a crash of native code says on stderr where it was
@@ -109,6 +121,7 @@ def _serve(settings: Settings, listener: socket.socket, values: dict[str, Any]) 
         from phi4mini.server.service import Service
     except ModuleNotFoundError as error:
         raise NotFound(f"serving needs {error.name}; install it with: pip install 'phi4mini[serve]'") from None
+    note_threads(values["threads"])
     after = None if values["keep_alive"] < 0 else values["keep_alive"]
     service = Service(settings, _opener(values), after)
     run(service, listener, lambda: _greet(service, listener))

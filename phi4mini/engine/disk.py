@@ -1,9 +1,10 @@
 """Pages of the KV cache as files: a prompt seen before a restart is read instead of computed.
 
-Promises: a page is served only if the weights, the code that computed it, its layout and every token up to its end are
-those asked for and all bytes are there; anything else is ignored with one line, and the prompt is computed. Writing
-happens beside the passes, on a thread of its own, and never holds a page: one whose place was taken is left out. The
-folder stays below its limit, the files longest unused go first. Only files of the same user are read.
+Promises: a page is served only if the weights, the code and libraries that computed it (the row "page" of
+identity.py), its layout and every token up to its end are those asked for and all bytes are there; anything else is
+ignored with one line, and the prompt is computed. Writing happens beside the passes, on a thread of its own, and never
+holds a page: one whose place was taken is left out. The folder stays below its limit, the files longest unused go
+first. Only files of the same user are read.
 
     bytes 0..7    magic "PHI4PAGE"
     bytes 8..11   version u32 (1)
@@ -38,6 +39,7 @@ import numpy as np
 from phi4mini.engine.cache import Content, Node
 from phi4mini.errors import BadInput, Phi4MiniError
 from phi4mini.files import atomic_write, sweep_stale
+from phi4mini.identity import key_of
 from phi4mini.kernels.kv import PAGE
 
 MAGIC, VERSION, SUFFIX = b"PHI4PAGE", 1, ".page"
@@ -71,7 +73,7 @@ class Disk:
         self.folder, self.content = folder, content
         layout = content.layout
         shape = [layout.kind, layout.kv_heads, layout.head_dim, PAGE, content.layers, sys.byteorder]
-        self.identity = hashlib.sha256(json.dumps([VERSION, folder.fingerprint, _code(), shape]).encode()).digest()
+        self.identity = bytes.fromhex(key_of("page", str(VERSION), folder.fingerprint, json.dumps(shape)))
         if folder.limit < content.nbytes + MOST_HEADER:
             raise BadInput(f"a prefix cache of {folder.limit} bytes holds no page of {content.nbytes}")
         _make(folder.path)
@@ -241,14 +243,3 @@ def _make(folder: Path) -> None:
     except OSError as error:
         raise BadInput(f"cannot make the folder of the prefix cache {folder}: {error.strerror}") from error
     sweep_stale(folder)
-
-
-@functools.cache
-def _code() -> str:
-    """A hash of the code whose arithmetic the bits of a page depend on."""
-    package = Path(__file__).parents[1]
-    files = [package / "config.py", *sorted((package / "kernels").glob("*.py")), package / "engine" / "forward.py"]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()

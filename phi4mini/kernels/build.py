@@ -1,9 +1,9 @@
 """Kernels from text to callable addresses: LLVM IR -> object code for one CPU, kept on disk by content, loaded in a
 millisecond.
 
-The key of an object is a hash of everything that decides its bytes: this room's sources and formats.py, the spec, the
-target and llvmlite's version. So a cached kernel is found without writing its IR. A file is its sha256 and then the
-object; one that does not match is made again. Files appear by rename, so two processes that compile at once do not
+The key of an object is a hash of everything that decides its bytes: the row "kernel" of identity.py, the spec and the
+target. So a cached kernel is found without writing its IR. A file is its sha256 and then the object; one that does not
+match is made again. Files appear by rename, so two processes that compile at once do not
 meet; what other versions compiled a season ago goes when new kernels come.
 """
 
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import llvmlite
 import llvmlite.binding as llvm
 
 from phi4mini.errors import Phi4MiniError
 from phi4mini.files import atomic_write, cache_home
+from phi4mini.identity import key_of
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang import Spec
 
@@ -134,8 +134,7 @@ class Library:
 
     def _key(self, spec: Spec) -> str:
         t = self.target
-        text = "\n".join((_sources(), spec.name, t.isa, t.triple, t.cpu, t.features, llvmlite.__version__))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return key_of("kernel", spec.name, t.isa, t.triple, t.cpu, t.features)[:32]
 
 
 _once = threading.Lock()
@@ -196,15 +195,6 @@ def _initialize(every_target: bool = False) -> None:
         llvm.initialize_all_asmprinters()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-
-
-@cache
-def _sources() -> str:
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for file in [here.parent / "formats.py", *sorted(here.glob("*.py"))]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _read(file: Path) -> bytes | None:

@@ -13,6 +13,11 @@ from contextlib import suppress
 from typing import Any
 
 _MOST = 200  # characters of one value
+_MOST_TRACE = 20_000  # of a traceback, from its end
+
+
+class Trace(str):
+    """A traceback as a value of a line: JSON escapes its line ends, and it may be longer than other values."""
 
 
 class Log:
@@ -41,15 +46,19 @@ class Log:
 
     def fault(self, where: str, error: BaseException) -> None:
         """A fault of ours: the traceback with the request's id or the thread, for whoever will mend it."""
-        self.event("fault", where=where, error=type(error).__name__, message=str(error))
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        told = {"where": where, "error": type(error).__name__, "message": str(error)}
+        self.event("fault", **told, traceback=Trace(trace) if self.as_json else None)
         if not self.as_json:
-            _put("".join(traceback.format_exception(error)).rstrip())
+            _put(trace)
 
 
 def _plain(value: Any) -> Any:
     """A number as it is, a text on one line and not longer than a line should be."""
     if isinstance(value, (bool, int)):
         return value
+    if isinstance(value, Trace):
+        return value[-_MOST_TRACE:]
     if isinstance(value, float):
         return round(value, 4)
     text = str(value).encode("unicode_escape").decode("ascii")

@@ -7,7 +7,7 @@ from typing import Any
 
 from phi4mini.errors import BadInput
 
-_QUANT_OF_DTYPE = {"auto": "q4", "float32": "f32", "bfloat16": "bf16"}
+_QUANT_OF_DTYPE = {"auto": None, "float32": "f32", "bfloat16": "bf16"}
 ON_CPU: tuple[Any, ...] = (None, "auto", "cpu", {"": "cpu"})
 
 # Accepted with these values, which are what happens anyway; any other value is refused.
@@ -66,8 +66,8 @@ def refuse_unknown(where: str, arguments: Mapping[str, Any], neutral: Mapping[st
             raise BadInput(f"{where}: {name}={value!r:.60} is not here; what there is: {neutral[name][0]!r}")
 
 
-def quant_of_dtype(dtype: Any) -> str:
-    """The recipe for a torch dtype, given as text or as the dtype itself ("torch.float32")."""
+def quant_of_dtype(dtype: Any) -> str | None:
+    """The recipe for a torch dtype, given as text or as the dtype itself ("torch.float32"); None for none or "auto"."""
     name = "auto" if dtype is None else str(dtype).removeprefix("torch.")
     if name not in _QUANT_OF_DTYPE:
         known = ", ".join(_QUANT_OF_DTYPE)

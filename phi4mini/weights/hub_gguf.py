@@ -59,15 +59,24 @@ def fetch(repo: str, wanted: str = "", offline: bool = False, refresh: bool = Fa
         here = _cached(repo, wanted) if offline or not refresh else None
         return here or _download(repo, wanted, offline)
     try:
-        folder = hub.snapshot(repo, offline, refresh)
-        only_ggufs = not any(folder.glob("*.safetensors")) and models(hub.listing(repo))
+        return hub.snapshot(repo, offline, refresh)
     except NotFound:
         here = _cached(repo, DEFAULT)
-        if here is None:
+        try:
+            files = [] if offline else hub.listing(repo)
+        except NotFound:
+            files = []
+        if models(files) and not any(path.endswith(".safetensors") for path in files):
+            return _download(repo, wanted, offline)
+        if here is None or files:
             raise
         _log.warning("%s: the hub cannot be asked; %s from its cache is used", repo, here.name)
         return here
-    return _download(repo, wanted, offline) if only_ggufs else folder
+
+
+def whole(repo: str, wanted: str) -> Path | None:
+    """What `fetch` would answer from this disk alone, if nothing of it is missing; asks nobody."""
+    return _cached(repo, wanted) if wanted else hub.whole_snapshot(repo)
 
 
 def models(files: Collection[str]) -> dict[str, list[str]]:

@@ -5,13 +5,15 @@ Promises: a broken file is listed as broken instead of hiding the rest; only fil
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from phi4mini.errors import NotFound, Phi4MiniError
 from phi4mini.files import cache_home
 from phi4mini.weights.load import stores_folder
-from phi4mini.weights.resolve import resolve
+from phi4mini.weights.origin import identify
+from phi4mini.weights.resolve import Source, resolve
 from phi4mini.weights.store import SUFFIX, read_header
 
 
@@ -25,6 +27,8 @@ class ModelFile:
     recipe: str | None
     architecture: str | None
     modified: float  # seconds since 1970
+    kind: str | None = None  # of the source: hub, folder, ...; None in stores of an earlier version
+    identity: str | None = None  # of the source's content
     broken: str | None = None  # what is wrong with it
 
 
@@ -39,18 +43,34 @@ def list_models() -> list[ModelFile]:
 
 
 def find(name: str) -> list[ModelFile]:
-    """The cached files a name stands for: a file's name or path, or all made from a model. Raises `NotFound`."""
-    models = list_models()
-    found = [model for model in models if name in (model.name, model.path.name, model.path.stem, str(model.path))]
-    if not found:
-        try:
-            wanted = resolve(name).name
-        except Phi4MiniError:
-            wanted = name
-        found = [model for model in models if model.name == wanted]
+    """The cached files a name stands for: a file's name or path, or all made from a model. Raises `NotFound`.
+
+    Stores of an earlier version keep the name as it was typed and nothing more; they are found by that.
+    """
+    models, wanted = list_models(), _source(name)
+    found = [m for m in models if name in (m.path.name, m.path.stem, str(m.path)) or _made_of(m, name, wanted)]
+    if not found and wanted and wanted.kind in ("folder", "gguf"):
+        identity = identify(wanted, wanted.path).identity
+        found = [model for model in models if model.identity == identity]  # made of a copy of it
     if not found:
         raise NotFound(f"{name[:100]!r} is not in the model cache {cache_home()}")
     return found
+
+
+def _source(name: str) -> Source | None:
+    try:
+        return resolve(name)
+    except Phi4MiniError:
+        return None  # a folder that is gone may have left a store
+
+
+def _made_of(model: ModelFile, name: str, source: Source | None) -> bool:
+    """Whether a file was made of what a name stands for."""
+    if source is None:
+        return model.kind != "hub" and model.name in (name, os.path.abspath(name))
+    if model.kind is None:
+        return model.name in (name, source.name, source.full_name)
+    return (model.kind, model.name) == (source.kind, source.full_name)
 
 
 def remove(name: str) -> list[ModelFile]:
@@ -69,8 +89,10 @@ def _store(path: Path) -> ModelFile:
     status = path.stat()
     try:
         header = read_header(path)
-        name, recipe = str(header["source"]["name"]), str(header["recipe"])
+        source, recipe = header["source"], str(header["recipe"])
+        name = str(source["name"])
         family = str(header["config"]["architecture"])
-    except (Phi4MiniError, KeyError, TypeError) as error:
+    except (Phi4MiniError, KeyError, TypeError, AttributeError) as error:
         return ModelFile(path.stem, path, status.st_size, None, None, status.st_mtime, broken=str(error))
-    return ModelFile(name, path, status.st_size, recipe, family, status.st_mtime)
+    about = {key: source.get(key) for key in ("kind", "identity")}
+    return ModelFile(name, path, status.st_size, recipe, family, status.st_mtime, **about)

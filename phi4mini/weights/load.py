@@ -1,72 +1,90 @@
 """The one way a model is loaded: any name becomes a store on disk, made once, and the store is mapped.
 
-Promises: a model that has been converted needs neither network nor its source again (unless the source is a file that
-changed); two processes that want the same store make it once; what a kill leaves is swept. It does not compute
-anything.
+Promises: a store is used for a name only if its header says that it was made of that content (`origin.py`): its file
+name decides nothing. A hub model whose download is gone, or was never whole, runs from the newest store that says it
+is of this id. No store is deleted for another model's sake. Two processes that want the same store make it once; what
+a kill leaves is swept. A recipe that was asked for is what runs, or an error. It does not compute anything.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from phi4mini.config import Config
-from phi4mini.errors import BadCheckpoint, NotFound
+from phi4mini.errors import BadCheckpoint, BadInput, NotFound
 from phi4mini.files import cache_home, lock
 from phi4mini.weights.arrays import Weights
 from phi4mini.weights.checkpoint import Checkpoint
+from phi4mini.weights.origin import Origin, converter, identify
 from phi4mini.weights.quantize import recipe
-from phi4mini.weights.resolve import DEFAULT, Source, fingerprint, resolve
+from phi4mini.weights.resolve import Source, resolve
 from phi4mini.weights.store import SUFFIX, OpenModel, open_store, read_header
 
 Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all (0: not known)
+USUAL = "q4"  # the recipe of who asks for none
 _log = logging.getLogger(__name__)
 
 
-def load(name: str, quant: str = "q4", offline: bool = False, progress: Progress | None = None) -> OpenModel:
+def load(name: str, quant: str | None = None, offline: bool = False, progress: Progress | None = None) -> OpenModel:
     """Open a model by any name, converting it first if need be."""
     return open_store(ensure_store(name, quant, offline, progress))
 
 
-def load_weights(name: str, quant: str = "q4") -> Weights:
+def load_weights(name: str, quant: str | None = None) -> Weights:
     """The weights alone."""
     return load(name, quant).weights
 
 
 def ensure_store(
-    name: str, quant: str = "q4", offline: bool = False, progress: Progress | None = None, refresh: bool = False
+    name: str, quant: str | None = None, offline: bool = False, progress: Progress | None = None, refresh: bool = False
 ) -> Path:
-    """The store of a model in a recipe; fetched and converted if it is not there. A store named by its path is itself.
+    """The store of a model in a recipe (None: q4); fetched and converted if it is not there. A store named by its path
+    is itself, in the recipe that it has.
 
     `refresh` asks the hub whether there is a newer revision. Raises `NotFound`, `BadInput`, `BadCheckpoint`, `NoSpace`.
     """
     source = resolve(name)
-    if source.kind == "store" and source.path is not None:
-        _say_other_recipe(source.path, quant)
-        return source.path
-    recipe(quant)
     offline = offline or is_offline()
-    if source.kind == "hub" and not refresh:
-        made = _newest(source, quant)
-        if made is not None:
-            return made
-    origin = _fetched(source, offline, refresh, progress)
-    path = stores_folder() / f"{source.label}-{quant}-{fingerprint(source, origin)}{SUFFIX}"
-    if not _usable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with lock(path):
-            if not _usable(path):
-                make_store(source, origin, quant, path, progress)
+    if refresh and offline:
+        raise BadInput(f"{name}: --refresh asks the hub, and the network is forbidden (--offline, PHI4MINI_OFFLINE)")
+    if quant is not None:
+        recipe(quant)
+    if source.kind == "store" and source.path is not None:
+        check_recipe(source.path, quant)
+        return source.path
+    chosen = quant or USUAL
+    if source.kind == "hub" and not refresh and (made := _without_download(source, chosen)):
+        return made
+    try:
+        origin = identify(source, _fetched(source, offline, refresh, progress), _says(progress))
+    except NotFound as error:
+        raise _with_older_store(error, source, chosen) from error
+    return _made(origin, chosen, stores_folder(), progress)
+
+
+def _made(origin: Origin, quant: str, folder: Path, progress: Progress | None) -> Path:
+    """The store of an origin: the one there is, whatever model name its file bears, or a new one."""
+    end = f"-{quant}-{origin.fingerprint}{SUFFIX}"
+    for path in sorted(folder.glob(f"*{end}")):
+        if _usable(path, origin, quant):
+            return path
+    path = folder / f"{origin.source.label}{end}"
+    while _told(path) and not _usable(path, origin, quant):  # a store of something else bears this name: it stays
+        path = path.with_name(f"other-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(path):
+        if not _usable(path, origin, quant):
+            make_store(origin, quant, path, progress)
     return path
 
 
-def make_store(source: Source, origin: Path | None, quant: str, path: Path, progress: Progress | None = None) -> None:
-    """Write the store of a source whose files lie at `origin` to `path`."""
-    began = time.perf_counter()
+def make_store(origin: Origin, quant: str, path: Path, progress: Progress | None = None) -> None:
+    """Write the store of an origin to `path`."""
+    source, began = origin.source, time.perf_counter()
 
     def step(done: int, total: int) -> None:
         if progress:
@@ -75,26 +93,44 @@ def make_store(source: Source, origin: Path | None, quant: str, path: Path, prog
     if source.kind == "synthetic":
         from phi4mini.weights.synthetic import write_synthetic
 
-        write_synthetic(path, quant, source.layers, step)
+        write_synthetic(path, quant, source.layers, step, origin.header)
     else:
         from phi4mini.weights.convert import convert
 
-        convert(open_checkpoint(source, origin), quant, path, fingerprint(source, origin), step, source.name)
+        convert(open_checkpoint(source, origin.path), quant, path, origin.header, step, origin.check_unchanged)
     _log.info("%s: %d bytes in %.1f s", path, path.stat().st_size, time.perf_counter() - began)
 
 
-def convert_to(name: str, quant: str, path: Path, offline: bool = False, progress: Progress | None = None) -> Path:
-    """Write the store of a model to a place of the user's own, replacing what is there. For the command `convert`."""
-    source = resolve(name)
-    recipe(quant)
+def convert_to(
+    name: str,
+    quant: str | None,
+    path: Path | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the store of a model to a place of the user's own, replacing what is there. For the command `convert`.
+
+    Without a path: a file in the current folder that bears the model's name. It may be there already only if it was
+    made of a model of the same full name.
+    """
+    source, chosen = resolve(name), recipe(quant or USUAL).name
     if source.kind == "store":
         raise BadCheckpoint(f"{name} is a store already; convert from the checkpoint it was made of")
+    if path is None:
+        path = Path(f"{source.label}-{chosen}{SUFFIX}")
+        _check_own(path, source)
     if not path.parent.is_dir():
         raise NotFound(f"{path.parent}: no such folder")
-    origin = _fetched(source, offline or is_offline(), False, progress)
+    origin = identify(source, _fetched(source, offline or is_offline(), False, progress), _says(progress))
     with lock(path):
-        make_store(source, origin, quant, path, progress)
+        make_store(origin, chosen, path, progress)
     return path
+
+
+def _check_own(path: Path, source: Source) -> None:
+    """Raises `BadInput` if there is a file at `path` that was not made of this source."""
+    if path.exists() and _told(path).get("name") != source.full_name:
+        raise BadInput(f"{path} is there and was not made of {source.full_name}; -o names another file")
 
 
 def open_checkpoint(source: Source, origin: Path | None) -> Checkpoint:
@@ -112,7 +148,7 @@ def config_of(name: str, offline: bool = False) -> Config:
     source = resolve(name)
     if source.kind == "store" and source.path is not None:
         return open_store(source.path).config
-    if source.kind == "synthetic" or source.name == DEFAULT:
+    if source.kind == "synthetic" or source.is_default:
         return Config.phi4_mini()
     return open_checkpoint(source, _fetched(source, offline or is_offline(), False, None)).config
 
@@ -138,28 +174,72 @@ def _fetched(source: Source, offline: bool, refresh: bool, progress: Progress | 
     return source.path
 
 
-def _newest(source: Source, quant: str) -> Path | None:
-    """The latest store of a hub model in a recipe."""
-    pattern = re.compile(re.escape(f"{source.label}-{quant}-") + r"[0-9a-f]{12}" + re.escape(SUFFIX))
-    folder = stores_folder()
-    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name)] if folder.is_dir() else []
-    usable = [path for path in found if _usable(path)]
-    return max(usable, key=lambda path: path.stat().st_mtime, default=None)
+def _says(progress: Progress | None) -> Callable[[str], None]:
+    """Where a line about what is going on is said."""
+    return lambda line: progress(line, 0, 0) if progress else _log.info(line)
 
 
-def _usable(path: Path) -> bool:
-    """Whether a store is there and whole; one that is not is made anew."""
+def _without_download(source: Source, quant: str) -> Path | None:
+    """The newest store of a hub model, if the hub's cache does not have the model whole: else that decides."""
+    from phi4mini.weights import hub_gguf
+
+    if hub_gguf.whole(source.repo, source.variant) is not None:
+        return None
+    made = [path for path in _of_name(source, quant) if _told(path).get("kind") == "hub"]
+    path = max(made, key=lambda path: path.stat().st_mtime, default=None)
+    if path is not None and _told(path).get("converter") != converter(source):
+        _log.warning("%s was made by an earlier version; `phi4mini pull %s --refresh` makes it anew", path, source.name)
+    return path
+
+
+def _with_older_store(error: NotFound, source: Source, quant: str) -> NotFound:
+    """The same error, with a store that bears the model's name but does not say what exactly it was made of."""
+    older = [path for path in _of_name(source, quant) if "identity" not in _told(path)]
+    return NotFound(f"{error}; {older[0]} may be it, and runs by that name") if older else error
+
+
+def _of_name(source: Source, quant: str) -> list[Path]:
+    """The stores of a recipe that say they were made of a model of this full name."""
+    found = sorted(stores_folder().glob(f"{source.label}-{quant}-*{SUFFIX}"))
+    return [path for path in found if _told(path).get("name") == source.full_name and _recipe(path) == quant]
+
+
+def _told(path: Path) -> dict[str, str]:
+    """What a store's header says of its source; nothing where it cannot be read."""
     try:
-        read_header(path)
+        source = read_header(path).get("source")
+    except (NotFound, BadCheckpoint):
+        return {}
+    return source if isinstance(source, dict) else {}
+
+
+def _recipe(path: Path) -> object:
+    try:
+        return read_header(path).get("recipe")
+    except (NotFound, BadCheckpoint):
+        return None
+
+
+def _usable(path: Path, origin: Origin, quant: str) -> bool:
+    """Whether a store is there, whole, and made of this origin by this recipe; one that is not is made anew."""
+    try:
+        header = read_header(path)
     except NotFound:
         return False
     except BadCheckpoint as error:
         _log.warning("%s; it is made anew", error)
         return False
+    if _told(path).get("identity") != origin.identity or header.get("recipe") != quant:
+        _log.warning("%s is not %s in %s, whatever its name; it is not used", path, origin.source.name, quant)
+        return False
     return True
 
 
-def _say_other_recipe(path: Path, quant: str) -> None:
+def check_recipe(path: Path, quant: str | None) -> None:
+    """Raises `BadInput` if a store is in another recipe than the one that was asked for; None asks for none."""
     stored = read_header(path).get("recipe")
-    if stored != quant:
-        _log.info("%s is stored as %s, which holds", path, stored)
+    if quant not in (None, stored):
+        raise BadInput(
+            f"{path} is packed as {stored}, and {quant} was asked for; leave -q (quant, PHI4MINI_QUANT) out, or "
+            f"convert the checkpoint to {quant}"
+        )

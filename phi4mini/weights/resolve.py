@@ -6,19 +6,15 @@ what a name can be. It does not fetch and does not convert (`load.py`).
 
 from __future__ import annotations
 
-import hashlib
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from phi4mini.errors import BadInput, NotFound
 from phi4mini.weights.gguf_split import parts_here
-from phi4mini.weights.hub import revision
 from phi4mini.weights.hub_gguf import parse
+from phi4mini.weights.source import DEFAULT, Kind, Source
 from phi4mini.weights.store import SUFFIX
 
-DEFAULT = "microsoft/Phi-4-mini-instruct"
+__all__ = ["ALIASES", "DEFAULT", "Source", "fingerprint", "resolve"]
 ALIASES = {
     "phi-4-mini": DEFAULT,
     "phi-4-mini-instruct": DEFAULT,
@@ -26,39 +22,11 @@ ALIASES = {
     "phi-4-mini-reasoning": "microsoft/Phi-4-mini-reasoning",
     "phi-3.5-mini": "microsoft/Phi-3.5-mini-instruct",
 }
-Kind = Literal["hub", "folder", "gguf", "store", "demo", "synthetic"]
 _WAYS = (
     "a model is a hub id (owner/name), a folder, a .gguf or .phi4 file, demo or synthetic; a GGUF on the hub is "
     "owner/name:Q4_K_M or owner/name:file.gguf"
 )
-_CONVERTER = 2  # raised when the same source would be converted to other bytes: old stores are then made anew
 _LAYERS = 32  # of the whole synthetic model
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a name stands for. `path`: the file or folder, where it is one; `layers`: of a synthetic model; `variant`:
-    of a hub id, which of its GGUFs, a quantisation or a file (`name` has it after a colon).
-    """
-
-    kind: Kind
-    name: str
-    path: Path | None = None
-    layers: int = 0
-    variant: str = ""
-
-    @property
-    def repo(self) -> str:
-        """The hub id alone."""
-        return self.name.partition(":")[0]
-
-    @property
-    def label(self) -> str:
-        """The name as part of a file name."""
-        label = self.name
-        if self.path is not None:
-            label = self.path.stem if self.kind == "gguf" else self.path.resolve().name
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", label.replace("/", "--").replace(":", "-"))[:80].strip("-.") or "model"
 
 
 def resolve(name: str) -> Source:
@@ -88,26 +56,10 @@ def resolve(name: str) -> Source:
 
 
 def fingerprint(source: Source, folder_or_file: Path | None = None) -> str:
-    """Twelve hex digits that change with the source's content: its revision, or names, sizes and times of its files."""
-    if source.kind == "hub" and folder_or_file is not None:
-        return _digest(revision(folder_or_file))
-    if source.kind in ("folder", "gguf") and source.path is not None:
-        files = _files(source.path) if source.kind == "folder" else parts_here(source.path)
-        return _digest(*(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files))
-    if source.kind == "demo":
-        from phi4mini.weights.demo import SHA256
+    """Sixteen hex digits of the identity of a source's content, as in its store's file name. Reads all of it once."""
+    from phi4mini.weights.origin import identify
 
-        return _digest(SHA256)
-    return _digest(source.name)
-
-
-def _files(folder: Path) -> list[Path]:
-    patterns = ("*.safetensors", "*.json", "*.jinja")
-    return sorted(path for pattern in patterns for path in folder.glob(pattern) if path.exists())
-
-
-def _digest(*lines: str) -> str:
-    return hashlib.sha256("\n".join([f"converter {_CONVERTER}", *lines]).encode()).hexdigest()[:12]
+    return identify(source, folder_or_file or source.path).fingerprint
 
 
 def _hub(name: str) -> Source | None:

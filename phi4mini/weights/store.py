@@ -11,8 +11,8 @@ from.
     bytes 64..    header: JSON, UTF-8; then zeros up to a multiple of 4096
     then          blobs, each at a multiple of 4096: the tokenizer, then the arrays in the order of `names.arrays`
 
-Header: config (`Config.to_json`), chat_format, recipe, source (name, fingerprint), rotation (null: none), nbytes (of
-the file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An
+Header: config (`Config.to_json`), chat_format, recipe, source (`origin.py`), rotation (null: none), nbytes (of the
+file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An
 array of one dimension is float32 as it is, one of two is a `formats.Matrix`, or several one after the other, whose
 format is then "q4k*4096+q6k*1024": the format of so many rows, then of the rest. All numbers are little-endian.
 

@@ -7,7 +7,7 @@ all layers; the same arguments give the same bytes. The text it writes is noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +24,16 @@ _DEVIATION = 0.02
 _POOL_STRIPS = 128  # strips quantised for each width; matrices are tiled from them, each time turned a little further
 
 
-def write_synthetic(path: Path, quant: str = "q4", layers: int = 32, progress: Progress | None = None) -> None:
-    """Write a Phi-4-mini store of random weights with the given number of layers. Takes seconds, and 2.2 GB in q4."""
+def write_synthetic(
+    path: Path,
+    quant: str = "q4",
+    layers: int = 32,
+    progress: Progress | None = None,
+    source: Mapping[str, str] | None = None,
+) -> None:
+    """Write a Phi-4-mini store of random weights with the given number of layers; its header keeps `source`. Takes
+    seconds, and 2.2 GB in q4.
+    """
     from phi4mini.tokenizer import Tokenizer
 
     full = Config.phi4_mini()
@@ -34,9 +42,8 @@ def write_synthetic(path: Path, quant: str = "q4", layers: int = 32, progress: P
     config, chosen = replace(full, num_layers=layers), recipe(quant)
     shapes = names.arrays(config)
     formats = {name: chosen.wanted(name, True) for name, shape in shapes.items() if len(shape) == 2}
-    name = "synthetic" if layers == full.num_layers else f"synthetic:{layers}"
-    source = {"name": name, "fingerprint": "random"}
-    contents = Contents(config, Tokenizer.phi4_mini().to_bytes(), "phi", quant, source, formats)
+    told = source or {"name": "synthetic"}
+    contents = Contents(config, Tokenizer.phi4_mini().to_bytes(), "phi", quant, told, formats)
     pools: dict[tuple[str, int], np.ndarray] = {}
 
     def array(name: str) -> Iterator[np.ndarray]:

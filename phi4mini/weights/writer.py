@@ -36,7 +36,7 @@ class Contents:
     tokenizer: bytes
     chat_format: str
     recipe: str
-    source: Mapping[str, str]  # name, fingerprint: where the weights came from
+    source: Mapping[str, str]  # where the weights came from (`origin.py`): name, kind, identity, converter, revision
     formats: Mapping[str, Format | StackFormat]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -48,8 +48,11 @@ def write_store(
     contents: Contents,
     array: Callable[[str], Iterable[np.ndarray]],
     progress: Progress | None = None,
+    check: Callable[[], None] | None = None,
 ) -> None:
-    """Write a store. `array(name)` yields the bytes of one array (uint8) in order. Raises `NoSpace`."""
+    """Write a store. `array(name)` yields the bytes of one array (uint8) in order; `check` is called after the last,
+    and what it raises leaves no file. Raises `NoSpace`.
+    """
     entries = _layout(contents)
     total = entries[-1].offset + entries[-1].nbytes
     with atomic_write(path, size=total) as file:
@@ -59,6 +62,8 @@ def write_store(
             done.append(replace(entry, sha256=_write_blob(file, entry, chunks)))
             if progress:
                 progress(entry.offset + entry.nbytes, total)
+        if check:
+            check()
         file.seek(0)
         file.write(_front(contents, done, total))
 

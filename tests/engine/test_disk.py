@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from phi4mini import identity
 from phi4mini.engine import cache as cache_module
 from phi4mini.engine.cache import Content, Node
 from phi4mini.engine.engine import Engine
@@ -179,18 +183,37 @@ def test_a_hash_that_collides_serves_nothing_wrong(tmp_path: Path, monkeypatch: 
     assert len(files(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("other", ["fingerprint", "kv", "code"])
-def test_files_of_other_weights_kinds_and_code_are_not_found(
+@pytest.mark.parametrize("other", ["fingerprint", "kv", "engine/buffers.py", "formats.py", "numpy"])
+def test_FI10_files_of_other_weights_kinds_and_code_are_not_found(
     tmp_path: Path, before: Ask, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    if other == "code":
-        monkeypatch.setattr("phi4mini.engine.disk._code", lambda: "")
+    code = identity._code("page")
+    assert other in ("fingerprint", "kv") or any(line.startswith(f"{other} ") for line in code)
+    monkeypatch.setattr(identity, "_code", lambda what: [line.replace(f"{other} ", f"{other} 0") for line in code])
     kv, print_ = "f32" if other == "kv" else "int8", "abd" if other == "fingerprint" else "abc"
     made = engine(kv=kv, folder=folder(tmp_path, said, fingerprint=print_))
     assert_same(run(made, [before]), [alone(before, "q4", kv)])
     made.close()
     assert not said and len(files(tmp_path)) == 4
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="one instruction set only")
+def test_FI10_pages_of_another_instruction_set_are_found(tmp_path: Path, before: Ask) -> None:
+    """All CPUs compute the same bits: what this one has written, AVX2 alone reads and goes on from."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.engine.reuse import begin, engine, folder, reused\n"
+        "from phi4mini.kernels.cpu import cpu\n"
+        "made = engine(folder=folder(Path(sys.argv[1])))\n"
+        "print(cpu().isa, reused(made, [begin(150, 5, 1)]))\n"
+        "made.close()\n"
+    )
+    environment = os.environ | {"PHI4MINI_ISA": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "avx2 [128]\n"
 
 
 def writable(path: Path) -> None:

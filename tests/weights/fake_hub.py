@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import threading
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,12 @@ class FakeHub:
         self.server.server_close()
 
     def answer(self, to: http.server.BaseHTTPRequestHandler) -> None:
-        path = to.path.split("?")[0]
+        path = urllib.parse.unquote(to.path.split("?")[0])
         self.requests.append((to.command, path, to.headers.get("Range")))
         name = path.removeprefix(f"/{self.repo}/resolve/{COMMIT}/")
         if self.status is not None:
             self._send(to, self.status, b"busy", {})
-        elif path == f"/api/models/{self.repo}/revision/main":
+        elif path in (f"/api/models/{self.repo}/revision/{name}" for name in ("main", COMMIT)):
             files = [{"rfilename": name} for name in self._names()]
             info = {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "siblings": files, "private": False}
             self._send(to, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})

@@ -51,11 +51,14 @@ def test_the_demo_is_the_known_file(demo_gguf):
     assert hashlib.sha256(demo_gguf.read_bytes()).hexdigest() == demo.SHA256
 
 
-def test_what_is_there_is_used_without_asking(home):
+def test_what_is_there_is_used_without_asking(home, monkeypatch):
     (home / "models").mkdir(parents=True)
     path = home / "models" / "demo.gguf"
-    with open(path, "wb") as file:
-        file.truncate(demo.NBYTES)
+    path.write_bytes(b"GGUF" * 250)
+    monkeypatch.setattr(demo, "NBYTES", 1000)
+    with pytest.raises(NotFound, match="offline"):
+        demo.demo_gguf(offline=True)  # of the right size, and something else
+    monkeypatch.setattr(demo, "SHA256", hashlib.sha256(b"GGUF" * 250).hexdigest())
     assert demo.demo_gguf(offline=True) == path
 
 

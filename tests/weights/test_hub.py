@@ -94,7 +94,7 @@ def test_A14_no_network_is_said_at_once_and_the_demo_offered(ask):
     told = ask("store", "microsoft/Phi-4-mini-instruct", NOWHERE)
     assert time.perf_counter() - began < 10
     assert told.startswith("NotFound no network: the Hugging Face hub cannot be reached")
-    assert "microsoft/Phi-4-mini-instruct is not in its cache" in told and "-m demo" in told and "\n" not in told
+    assert "microsoft/Phi-4-mini-instruct is not in the hub's cache" in told and "-m demo" in told and "\n" not in told
 
 
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"PHI4MINI_OFFLINE": "1"}])

@@ -40,7 +40,9 @@ def test_a_changed_source_is_converted_anew(tmp_path):
     folder = small_folder(tmp_path / "twin")
     first = load.ensure_store(str(folder))
     os.utime(folder / "model.safetensors", ns=(1, 1))
-    assert load.ensure_store(str(folder)) != first
+    assert load.ensure_store(str(folder)) == first, "another time is not another content"
+    small_folder(folder, "Phi3", rms_norm_eps=1e-6)
+    assert load.ensure_store(str(folder)) != first and first.exists()
 
 
 def test_a_broken_store_of_the_cache_is_made_anew(tmp_path, caplog):
@@ -56,7 +58,7 @@ def test_a_gguf_and_a_store_are_models_too(tmp_path):
     write_gguf(tmp_path / "m.gguf", Config.from_json(config_json("Llama")), default="Q8_0")
     path = load.ensure_store(str(tmp_path / "m.gguf"))
     assert path.name.startswith("m-q4-")
-    assert load.ensure_store(str(path), "f32") == path, "a store is itself, whatever recipe is asked for"
+    assert load.ensure_store(str(path)) == load.ensure_store(str(path), "q4") == path
     weights = load.load_weights(str(path))
     assert weights.layers[0].o.format.name == "q8"
     assert load.load(str(path)).chat_format == "none"

@@ -26,7 +26,7 @@ from tests.weights.twins import config_json, small_folder, write_gguf
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    convert(open_folder(small_folder(folder / "twin")), "q8", folder / "m.phi4", "abc", name="twin")
+    convert(open_folder(small_folder(folder / "twin")), "q8", folder / "m.phi4", {"name": "twin", "identity": "abc"})
     return folder / "m.phi4"
 
 
@@ -46,7 +46,7 @@ def rewritten(sound: Path, path: Path, change) -> Path:
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_recipe_gives_the_weights_back(tmp_path, quant, tied):
     checkpoint = open_folder(small_folder(tmp_path / "twin", "Llama", tie_word_embeddings=tied))
-    convert(checkpoint, quant, tmp_path / "m.phi4", "abc")
+    convert(checkpoint, quant, tmp_path / "m.phi4", {"name": "twin", "identity": "abc"})
     opened = open_store(tmp_path / "m.phi4", verify=True)
     assert opened.config == checkpoint.config and opened.recipe == quant
     assert opened.nbytes == (tmp_path / "m.phi4").stat().st_size
@@ -75,7 +75,7 @@ def test_blobs_are_aligned_read_only_and_in_order(sound):
 
 def test_the_header_says_where_it_came_from(sound):
     header = read_header(sound)
-    assert header["source"] == {"name": "twin", "fingerprint": "abc"}
+    assert header["source"] == {"name": "twin", "identity": "abc"}
     assert header["rotation"] is None and header["recipe"] == "q8" and header["nbytes"] == sound.stat().st_size
 
 
@@ -221,7 +221,7 @@ def test_A9_a_store_replaced_under_an_open_mapping_stays_whole(sound, tmp_path):
 
 
 def test_the_same_source_gives_the_same_bytes(sound, tmp_path):
-    convert(open_folder(sound.parent / "twin"), "q8", tmp_path / "again.phi4", "abc", name="twin")
+    convert(open_folder(sound.parent / "twin"), "q8", tmp_path / "again.phi4", {"name": "twin", "identity": "abc"})
     assert (tmp_path / "again.phi4").read_bytes() == sound.read_bytes()
 
 
@@ -231,7 +231,7 @@ def test_longer_offsets_make_room_for_a_longer_header():
 
     config = replace(Config.phi4_mini(), num_layers=300)
     formats = dict.fromkeys(names.arrays(config), FORMATS["f32"])
-    contents = Contents(config, b"tokenizer", "phi", "f32", {"name": "n", "fingerprint": "f"}, formats)
+    contents = Contents(config, b"tokenizer", "phi", "f32", {"name": "n", "identity": "f"}, formats)
     entries = _layout(contents)
     total = entries[-1].offset + entries[-1].nbytes
     assert len(_front(contents, entries, total)) <= entries[0].offset
