@@ -80,8 +80,9 @@ def tensor(rows: Any, kind: str) -> Any:
 
 
 def kind_of(*given: Any) -> Kind:
-    """The kind "pt" if one of these is torch's."""
-    return "pt" if any(type(value).__module__.partition(".")[0] == "torch" for value in given) else "np"
+    """The kind "pt" if one of these is a tensor of torch."""
+    classes = (cls for value in given for cls in type(value).__mro__)
+    return "pt" if any(cls.__module__.partition(".")[0] == "torch" for cls in classes) else "np"
 
 
 def as_kind(array: np.ndarray, kind: str) -> Any:
