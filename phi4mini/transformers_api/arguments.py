@@ -37,7 +37,8 @@ def taken(method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     used = {}
     for name, value in arguments.items():
         if name not in rules:
-            near = difflib.get_close_matches(name, rules, 1, 0.0)[0]
+            begun = [rule for rule in rules if rule.startswith(name)]
+            near = (begun or difflib.get_close_matches(name, rules, 1, 0.0))[0]
             raise BadInput(f"{method} does not take {name!r} here; the nearest there is: {near!r}")
         rule = rules[name]
         if value is None:
@@ -52,6 +53,8 @@ def taken(method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _same(value: Any, neutral: Any) -> bool:
     if type(value).__name__ == "device":  # torch's
         return str(value) == neutral
+    if isinstance(value, Mapping):
+        return isinstance(neutral, Mapping) and {key: str(each) for key, each in value.items()} == neutral
     return type(value) is type(neutral) and bool(value == neutral)
 
 
@@ -59,6 +62,14 @@ def _shown(value: Any) -> str:
     """The value on one short line; of an object that says nothing of itself, its type."""
     text = " ".join(repr(value)[:200].split())
     return f"{type(value).__name__} object" if text.startswith("<") else text[:60]
+
+
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """The value, if it is a whole number from `least` on. Raises `BadInput` naming it."""
+    number = value.item() if hasattr(value, "item") else value
+    if type(number) is not int or number < least:
+        raise BadInput(f"{name} must be a whole number from {least} on, not {_shown(value)}")
+    return number
 
 
 def generation_arguments(arguments: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
@@ -79,7 +90,7 @@ def generation_arguments(arguments: Mapping[str, Any], prompt_tokens: int) -> di
     if banned := _banned(given):
         chosen["banned_ids"] = banned
     if "stop_strings" in given:
-        chosen["stop"] = given["stop_strings"]
+        chosen["stop"] = _texts(given["stop_strings"])
     return chosen
 
 
@@ -87,14 +98,21 @@ def _lengths(given: Mapping[str, Any], prompt_tokens: int) -> dict[str, int]:
     """Lengths with the prompt in them as counts of new tokens, where those are not given; the most wins."""
     most, least = given.get("max_new_tokens"), given.get("min_new_tokens")
     if most is None and "max_length" in given:
-        most = given["max_length"] - prompt_tokens
+        most = whole("max_length", given["max_length"]) - prompt_tokens
         if most < 1:
             raise BadInput(f"max_length {given['max_length']} leaves no room after {prompt_tokens} prompt tokens")
     if least is None and "min_length" in given:
-        least = max(0, given["min_length"] - prompt_tokens)
+        least = max(0, whole("min_length", given["min_length"]) - prompt_tokens)
     if most is not None and least is not None:
-        least = min(most, least)
+        least = min(whole("max_new_tokens", most), whole("min_new_tokens", least))
     return {n: count for n, count in (("max_new_tokens", most), ("min_new_tokens", least)) if count is not None}
+
+
+def _texts(given: Any) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, (list, tuple, set)) or not all(isinstance(text, str) for text in texts):
+        raise BadInput(f"stop_strings takes a text or a list of texts, not {_shown(given)}")
+    return list(texts)
 
 
 def _banned(given: Mapping[str, Any]) -> list[int]:

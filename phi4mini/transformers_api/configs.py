@@ -39,7 +39,7 @@ class ModelConfig:
 
     def __getattr__(self, name: str) -> Any:
         """A number by transformers' name or ours."""
-        if name.startswith("__"):
+        if name.startswith("__") or name in ("ours", "_eos", "_set"):  # asked for while a copy is made
             raise AttributeError(name)
         found = self.to_dict()
         if name in found:

@@ -7,6 +7,7 @@ that over the model's own, and the model's own is its generation_config.json, as
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,7 @@ _OF_A_CALL = (
 _FIELDS = tuple(name for name in GENERATING if name not in _OF_A_CALL)
 _NOT_OURS = ("transformers_version", "_from_model_config")  # written into files, of no effect in transformers either
 _MAX_SEED = 2**53
+_log = logging.getLogger(__name__)
 
 
 class GenerationConfig:
@@ -45,7 +47,23 @@ class GenerationConfig:
         from phi4mini.llm import generation_defaults, load_config
 
         found = generation_defaults(str(pretrained_model_name))
-        return cls.from_dict(found or ends_of(load_config(str(pretrained_model_name))), **values)
+        made = cls.from_file(found) if found else cls(**ends_of(load_config(str(pretrained_model_name))))
+        made.update(**values)
+        return made
+
+    @classmethod
+    def from_file(cls, found: Mapping[str, Any]) -> GenerationConfig:
+        """From what a generation_config.json says. What `generate` does not do is left out, with one line for each."""
+        made = cls()
+        for name, value in found.items():
+            try:
+                unknown = name not in _NOT_OURS and made.update(**{name: value})
+            except BadInput as error:
+                _log.warning("generation_config.json: left out: %s", error)
+            else:
+                if unknown:
+                    _log.warning("generation_config.json: left out: %s, which is unknown here", name)
+        return made
 
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any], **values: Any) -> GenerationConfig:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from phi4mini.errors import BadInput
-from phi4mini.transformers_api.arguments import check_on_cpu, not_here, quant_of_dtype, taken
+from phi4mini.transformers_api.arguments import check_on_cpu, not_here, quant_of_dtype, taken, whole
 from phi4mini.transformers_api.configs import ModelConfig
 from phi4mini.transformers_api.generation import GenerationConfig, ends_of
 from phi4mini.transformers_api.ids import as_kind, kind_of, masks_of, rows_of, without_padding
@@ -71,7 +71,8 @@ class CausalLM:
         """`defaults`: what its generation_config.json says besides its special ids."""
         self.llm = model
         self.config = ModelConfig(model.config, model.name, end_of_text(model.tokenizer))
-        self.generation_config = GenerationConfig.from_dict({**(defaults or {}), **ends_of(model.config)})
+        self.generation_config = GenerationConfig.from_file(defaults or {})
+        self.generation_config.update(**ends_of(model.config))
 
     def __getattr__(self, name: str) -> Any:
         raise not_here(self, name)
@@ -145,7 +146,7 @@ class CausalLM:
         for i, real in enumerate(without_padding(rows, masks)):
             logits[i, np.flatnonzero(masks[i])] = self.llm.logits(real)
         loss = None if labels is None else self._loss(logits, labels, kind)
-        last = int(used.get("logits_to_keep", used.get("num_logits_to_keep", 0)))
+        last = whole("logits_to_keep", used.get("logits_to_keep", used.get("num_logits_to_keep", 0)))
         return ModelOutput(loss=loss, logits=as_kind(logits[:, -last:], kind))
 
     @staticmethod

@@ -94,7 +94,7 @@ class TextGenerationPipeline:
         if not used.get("return_full_text", True):
             return {"generated_text": text}
         if isinstance(prompt, str):
-            return {"generated_text": str(prompt) + text}
+            return {"generated_text": prompt + text}
         if not self._goes_on(prompt, used):
             return {"generated_text": [*prompt, {"role": "assistant", "content": text}]}
         begun = prompt[-1]["content"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from phi4mini.errors import BadInput
-from phi4mini.transformers_api.arguments import generation_arguments, taken
+from phi4mini.transformers_api.arguments import generation_arguments, taken, whole
 from phi4mini.transformers_api.generation import layered, next_seed
 from phi4mini.transformers_api.ids import (
     Kind,
@@ -114,7 +114,9 @@ def _told(model: CausalLM, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _watchers(rows: list[_Row], used: Mapping[str, Any], kind: Kind) -> _Watchers:
     watchers = _Watchers(kind, used.get("streamer"), criteria_of(used.get("stopping_criteria", ())))
     if "max_time" in used:
-        watchers.criteria.append(MaxTimeCriteria(float(used["max_time"])))
+        if not isinstance(used["max_time"], (int, float)):
+            raise BadInput(f"max_time is in seconds, not {used['max_time']!r:.40}")
+        watchers.criteria.append(MaxTimeCriteria(used["max_time"]))
     if watchers.streamer is not None and len(rows) > 1:
         raise BadInput(f"generate: a streamer takes one row, got {len(rows)}")
     return watchers
@@ -123,9 +125,7 @@ def _watchers(rows: list[_Row], used: Mapping[str, Any], kind: Kind) -> _Watcher
 def _rows(model: CausalLM, given: list[list[int]], used: dict[str, Any]) -> list[_Row]:
     """The answers to be made, copies beside their original."""
     masks = masks_of(given, used["attention_mask"]) if "attention_mask" in used else _inferred(model, given, used)
-    copies = used.get("num_return_sequences", 1)
-    if type(copies) is not int or copies < 1:
-        raise BadInput(f"num_return_sequences must be a number from 1 on, not {copies!r:.40}")
+    copies = whole("num_return_sequences", used.get("num_return_sequences", 1), least=1)
     if copies > 1 and not used.get("do_sample"):
         raise BadInput(f"num_return_sequences {copies} without do_sample=True would be {copies} times the same answer")
     plain = {name: value for name, value in used.items() if name != "eos_token_id" or not _own_ends(model, value)}
@@ -133,7 +133,7 @@ def _rows(model: CausalLM, given: list[list[int]], used: dict[str, Any]) -> list
     for row, real in zip(given, without_padding(given, masks), strict=True):
         sampling = generation_arguments(plain, len(row))
         for copy in range(copies):
-            seed = next_seed() if "seed" not in sampling else (sampling["seed"] + copy) % _SEEDS
+            seed = next_seed() if "seed" not in sampling else (whole("seed", sampling["seed"]) + copy) % _SEEDS
             drawn = {"seed": seed} if seed is not None and "temperature" in sampling else {}
             rows.append(_Row(row, real, sampling | drawn))
     return rows
@@ -146,7 +146,8 @@ def _own_ends(model: CausalLM, ends: Any) -> bool:
 
 def _inferred(model: CausalLM, rows: list[list[int]], used: Mapping[str, Any]) -> list[list[int]]:
     """The mask where none is given: as in transformers, a pad id that ends no answer can only be padding."""
-    padding = {used.get("pad_token_id")} - set(flat(used.get("eos_token_id", model.llm.config.eos_token_ids)))
+    pad = used.get("pad_token_id", -1)
+    padding = {whole("pad_token_id", pad, least=-1)} - set(flat(used.get("eos_token_id", model.llm.config.eos_token_ids)))
     return [[int(id not in padding) for id in row] for row in rows]
 
 
@@ -154,7 +155,7 @@ def _fill(model: CausalLM, used: Mapping[str, Any]) -> int:
     """What fills shorter rows: the pad id, else the first end, as in transformers."""
     ends = (*flat(used.get("eos_token_id", ())), *model.llm.config.eos_token_ids)
     candidates = (used.get("pad_token_id"), model.config.pad_token_id, *ends)
-    return next((int(id) for id in candidates if id is not None and id >= 0), 0)
+    return next((whole("pad_token_id", id) for id in candidates if id is not None and id != -1), 0)
 
 
 def _answers(model: CausalLM, rows: list[_Row], watchers: _Watchers) -> list[list[int]]:

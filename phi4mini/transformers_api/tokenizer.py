@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from phi4mini.errors import BadInput
-from phi4mini.transformers_api.arguments import not_here, taken
+from phi4mini.transformers_api.arguments import not_here, taken, whole
 from phi4mini.transformers_api.encodings import BatchEncoding, ids_and_dict
 from phi4mini.transformers_api.ids import filled, flat, is_batch, rows_of, tensor
 from phi4mini.transformers_api.rendered import RenderedText
@@ -135,7 +135,7 @@ class PretrainedTokenizer(SpecialTokens):
         return BatchEncoding({name: value[0] if single else value for name, value in parts.items()})
 
     def _most(self, used: Mapping[str, Any]) -> int:
-        return int(used.get("max_length", self.model_max_length))
+        return whole("max_length", used.get("max_length", self.model_max_length))
 
     def _cut(self, rows: list[list[int]], used: Mapping[str, Any]) -> list[list[int]]:
         """As transformers: a max_length alone cuts too, unless it is there for the padding."""
@@ -161,7 +161,7 @@ class PretrainedTokenizer(SpecialTokens):
         if how == "max_length" and most == _NO_LIMIT:
             raise BadInput("padding='max_length' needs max_length")
         length = most if how == "max_length" else max(map(len, parts["input_ids"]), default=0)
-        step = int(used.get("pad_to_multiple_of", 1))
+        step = whole("pad_to_multiple_of", used.get("pad_to_multiple_of", 1), least=1)
         length = -(-length // step) * step
         for name, rows in parts.items():
             parts[name] = filled(rows, self.pad_token_id if name == "input_ids" else 0, length, left=side == "left")
