@@ -217,7 +217,7 @@ def test_arguments_mean_what_they_mean_in_transformers():
     }
     assert generation_arguments({"max_length": 8, "max_new_tokens": 9, "stop_strings": "x"}, 5) == {
         "max_new_tokens": 9,
-        "stop": ["x"],
+        "stop": "x",
     }
 
 

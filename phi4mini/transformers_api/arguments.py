@@ -90,7 +90,7 @@ def generation_arguments(arguments: Mapping[str, Any], prompt_tokens: int) -> di
     if banned := _banned(given):
         chosen["banned_ids"] = banned
     if "stop_strings" in given:
-        chosen["stop"] = _texts(given["stop_strings"])
+        chosen["stop"] = _checked_texts(given["stop_strings"])
     return chosen
 
 
@@ -108,11 +108,11 @@ def _lengths(given: Mapping[str, Any], prompt_tokens: int) -> dict[str, int]:
     return {n: count for n, count in (("max_new_tokens", most), ("min_new_tokens", least)) if count is not None}
 
 
-def _texts(given: Any) -> list[str]:
+def _checked_texts(given: Any) -> Any:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, (list, tuple, set)) or not all(isinstance(text, str) for text in texts):
         raise BadInput(f"stop_strings takes a text or a list of texts, not {_shown(given)}")
-    return list(texts)
+    return given
 
 
 def _banned(given: Mapping[str, Any]) -> list[int]:

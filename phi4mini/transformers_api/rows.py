@@ -89,9 +89,10 @@ def _generate(model: CausalLM, prompts: Any, arguments: Mapping[str, Any]) -> An
     used = _told(model, arguments)
     rows = _rows(model, rows_of(prompts), used)
     kind = kind_of(prompts, used.get("attention_mask"))
+    _check_scores(rows, used)
     new = _answers(model, rows, _watchers(rows, used, kind))
-    whole = [row.given + ids for row, ids in zip(rows, new, strict=True)]
-    sequences = as_kind(np.array(filled(whole, _fill(model, used), max(map(len, whole))), np.int64), kind)
+    made = [row.given + ids for row, ids in zip(rows, new, strict=True)]
+    sequences = as_kind(np.array(filled(made, _fill(model, used), max(map(len, made))), np.int64), kind)
     if not used.get("return_dict_in_generate"):
         return sequences
     return ModelOutput(sequences=sequences, **_steps(model, rows, new, used, kind))
@@ -146,8 +147,8 @@ def _own_ends(model: CausalLM, ends: Any) -> bool:
 
 def _inferred(model: CausalLM, rows: list[list[int]], used: Mapping[str, Any]) -> list[list[int]]:
     """The mask where none is given: as in transformers, a pad id that ends no answer can only be padding."""
-    pad = used.get("pad_token_id", -1)
-    padding = {whole("pad_token_id", pad, least=-1)} - set(flat(used.get("eos_token_id", model.llm.config.eos_token_ids)))
+    pad = whole("pad_token_id", used.get("pad_token_id", -1), least=-1)
+    padding = {pad} - set(flat(used.get("eos_token_id", model.llm.config.eos_token_ids)))
     return [[int(id not in padding) for id in row] for row in rows]
 
 
@@ -188,15 +189,19 @@ def _goes_on(row: _Row, stream: Stream[int, Generation], new: list[int], watcher
     return True
 
 
+def _check_scores(rows: list[_Row], used: Mapping[str, Any]) -> None:
+    """Refuse scores that are not the logits."""
+    changing = next((name for name in _CHANGE_LOGITS for row in rows if row.sampling.get(name)), None)
+    if used.get("output_scores") and changing is not None:
+        raise BadInput(f"generate: output_scores is not here where {changing} changes them; use output_logits")
+
+
 def _steps(
     model: CausalLM, rows: list[_Row], new: list[list[int]], used: Mapping[str, Any], kind: Kind
 ) -> dict[str, Any]:
     """`logits` and `scores` as they are asked for: for each step float32 (rows, vocab), 0 after a row has ended."""
     import numpy as np
 
-    changing = next((name for name in _CHANGE_LOGITS for row in rows if row.sampling.get(name)), None)
-    if used.get("output_scores") and changing is not None:
-        raise BadInput(f"generate: output_scores is not here where {changing} changes them; use output_logits")
     if not (used.get("output_scores") or used.get("output_logits")):
         return {}
     table = np.zeros((max(map(len, new)), len(rows), model.llm.config.vocab_size), np.float32)
