@@ -16,29 +16,66 @@ if TYPE_CHECKING:
     from phi4mini import chat, tokenizer
     from phi4mini.errors import Phi4MiniError
     from phi4mini.llm import Model, load
-    from phi4mini.transformers_api import AutoModelForCausalLM, AutoTokenizer, pipeline
+    from phi4mini.transformers_api import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        BaseStreamer,
+        BitsAndBytesConfig,
+        GenerationConfig,
+        MaxTimeCriteria,
+        StoppingCriteria,
+        StoppingCriteriaList,
+        TextGenerationPipeline,
+        TextIteratorStreamer,
+        TextStreamer,
+        pipeline,
+        set_seed,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoConfig",
     "AutoModelForCausalLM",
     "AutoTokenizer",
+    "BaseStreamer",
+    "BitsAndBytesConfig",
+    "GenerationConfig",
+    "MaxTimeCriteria",
     "Model",
     "Phi4MiniError",
+    "StoppingCriteria",
+    "StoppingCriteriaList",
+    "TextGenerationPipeline",
+    "TextIteratorStreamer",
+    "TextStreamer",
     "__version__",
     "chat",
     "load",
     "pipeline",
+    "set_seed",
     "tokenizer",
 ]
 
 _HOMES = {  # exported name -> its module
+    "AutoConfig": "transformers_api",
     "AutoModelForCausalLM": "transformers_api",
     "AutoTokenizer": "transformers_api",
+    "BaseStreamer": "transformers_api",
+    "BitsAndBytesConfig": "transformers_api",
+    "GenerationConfig": "transformers_api",
+    "MaxTimeCriteria": "transformers_api",
     "Model": "llm",
     "Phi4MiniError": "errors",
+    "StoppingCriteria": "transformers_api",
+    "StoppingCriteriaList": "transformers_api",
+    "TextGenerationPipeline": "transformers_api",
+    "TextIteratorStreamer": "transformers_api",
+    "TextStreamer": "transformers_api",
     "load": "llm",
     "pipeline": "transformers_api",
+    "set_seed": "transformers_api",
 }
 _ROOMS = ("chat", "tokenizer")  # usable as phi4mini.chat.render(...) without an import of their own
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from phi4mini import chat
 from phi4mini.chat import CallArguments, CallBroken, CallEnd, CallStart, Event, Rendered, ReplyReader, TextDelta
-from phi4mini.errors import BadInput
+from phi4mini.errors import BadCheckpoint, BadInput, NotFound
 from phi4mini.results import Generation, Reply, Stream
 from phi4mini.runs import Reader, Run, ids_of, untrained_ids
 from phi4mini.weights.load import ensure_store
@@ -74,6 +74,36 @@ def load_tokenizer(model: str, offline: bool = False) -> tuple[Tokenizer, str]:
         return Tokenizer.phi4_mini(), "phi"
     opened = open_store(ensure_store(model, offline=offline))
     return opened.tokenizer, opened.chat_format
+
+
+def load_config(model: str, offline: bool = False) -> Config:
+    """A model's numbers; Phi-4-mini-instruct's own need no file."""
+    from phi4mini.config import Config
+
+    if resolve(model).name == DEFAULT:
+        return Config.phi4_mini()
+    return open_store(ensure_store(model, offline=offline)).config
+
+
+def generation_defaults(model: str) -> dict[str, Any]:
+    """What the generation_config.json of a folder, or of a hub model that is on this disk, says; {} without one.
+
+    Raises `BadCheckpoint` for a file that is not a JSON object.
+    """
+    from phi4mini.weights.folder import read_json
+    from phi4mini.weights.hub import snapshot
+
+    source = resolve(model)
+    try:
+        folder = snapshot(source.name, offline=True) if source.kind == "hub" else source.path
+    except NotFound:  # its store may be there without it
+        folder = None
+    if folder is None or not folder.is_dir():
+        return {}
+    found = read_json(folder, "generation_config.json", {})
+    if not isinstance(found, dict):
+        raise BadCheckpoint(f"{folder}: generation_config.json must hold an object, got {type(found).__name__}")
+    return found
 
 
 class TextModel:
@@ -173,6 +203,11 @@ class Model(TextModel):
         run = self.run(ids, sampling, constraint=constraint)
         return Stream(lambda stopped: self._text(run, stopped))
 
+    def stream_ids(self, prompt: Iterable[int], **sampling: Any) -> Stream[int, Generation]:
+        """As `stream_generate` for ids, id by id as they are made; `.result` is the `Generation`."""
+        run = self.run(prompt, sampling)
+        return Stream(lambda stopped: self._ids(run, stopped))
+
     def logits(self, ids: Iterable[int], rope: Any = "auto") -> np.ndarray:
         """Logits after every one of n ids: float32 (n, vocab)."""
         return self.engine.logits(ids_of(ids), rope=rope)
@@ -199,6 +234,17 @@ class Model(TextModel):
                     pieces.append(event.text)
                     yield event.text
         return run.generation("".join(pieces))
+
+    def _ids(self, run: Run, stopped: Callable[[], bool]) -> Generator[int, None, Generation]:
+        events: list[Event] = []
+        with closing(self._tokens(run, stopped)) as tokens:
+            for token in tokens:
+                events += run.push(token)
+                yield token.id
+                if run.stopped:
+                    break
+        events += run.finish()
+        return run.generation("".join(event.text for event in events if isinstance(event, TextDelta)))
 
     def _tokens(self, run: Run, stopped: Callable[[], bool]) -> Generator[Token, None, None]:
         return self.engine.tokens(run.request, stopped)

@@ -65,7 +65,7 @@ FENCED = {  # a heavy library, and the only rooms that may name it
     "llvmlite": {"kernels"},
     "tokenizers": {"tokenizer"},
     "huggingface_hub": {"weights", "cli"},
-    "torch": {"tuning"},
+    "torch": {"tuning", "transformers_api"},
     "transformers": {"tuning"},
     "trl": {"tuning"},
     "peft": {"tuning"},
@@ -79,6 +79,7 @@ FENCED = {  # a heavy library, and the only rooms that may name it
     "lm_eval": {"evaluation"},
     "ray": {"distributed"},
 }
+ON_DEMAND = {"torch": "transformers_api"}  # a room that works without it; only a user's own tensors ask for it
 MAX_FILE, MAX_FUNCTION, MEDIAN_FILE, MEDIAN_FUNCTION = 400, 80, 150, 10
 PLAIN_MEMBER = 6
 
@@ -156,6 +157,14 @@ def test_rooms_import_only_what_lies_below(path):
         elif room not in FENCED.get(top, {room}):
             wrong.append(f"line {line}: {top} belongs to {', '.join(sorted(FENCED[top]))}")
     assert wrong == []
+
+
+def test_what_a_room_can_do_without_is_imported_inside_functions():
+    for library, room in ON_DEMAND.items():
+        paths = [path for path in sources() if room_of(path) == room]
+        eager = [(name_of(p), n) for p in paths for node in tree(p).body for n in imported(node)]
+        assert [place for place, name in eager if name.partition(".")[0] == library] == []
+        assert library in {name.partition(".")[0] for path in paths for _, name in imports(path)}
 
 
 @pytest.mark.parametrize("path", [p for p in sources() if room_of(p) in LAZY], ids=name_of)
@@ -279,7 +288,7 @@ def test_dependencies_are_declared_and_used():
     optional = {"server", "grammar", "tuning", "evaluation", "distributed"}
     core = [path for path in sources() if room_of(path) not in optional]
     used = {name.partition(".")[0] for path in core for _, name in imports(path)} - set(sys.stdlib_module_names)
-    assert used - {"phi4mini"} == declared
+    assert used - {"phi4mini", *ON_DEMAND} == declared
 
 
 # --- what does not belong in files ----------------------------------------------------------------------------------

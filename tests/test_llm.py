@@ -10,8 +10,8 @@ import pytest
 import phi4mini
 from phi4mini.chat import CallEnd, ReplyReader, reply_of
 from phi4mini.engine.request import Token
-from phi4mini.errors import BadInput, Phi4MiniError, TooLong
-from phi4mini.llm import load_tokenizer
+from phi4mini.errors import BadCheckpoint, BadInput, Phi4MiniError, TooLong
+from phi4mini.llm import generation_defaults, load_config, load_tokenizer
 from phi4mini.reference import forward
 from phi4mini.runs import Run, untrained_ids
 from phi4mini.tokenizer import Tokenizer
@@ -256,6 +256,39 @@ def test_a_tokenizer_comes_without_a_model(demo_store):
     demo_store("q4")
     demo, demo_format = load_tokenizer("demo")
     assert demo.decode(demo.encode("Hello")) == "Hello" and demo_format == "chatml"
+
+
+def test_numbers_and_generation_defaults_come_without_a_model(demo_store, tmp_path, monkeypatch):
+    demo_store("q4")
+    assert load_config("demo").architecture == "llama" and generation_defaults("demo") == {}
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert generation_defaults(str(folder)) == {}
+    (folder / "generation_config.json").write_text('{"do_sample": true}')
+    assert generation_defaults(str(folder)) == {"do_sample": True}
+    for lie in ("[1]", "{", "3"):
+        (folder / "generation_config.json").write_text(lie)
+        with pytest.raises(BadCheckpoint, match="generation_config"):
+            generation_defaults(str(folder))
+    monkeypatch.setenv("PHI4MINI_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert load_config("phi-4-mini").num_layers == 32 and generation_defaults("nobody/has-this") == {}
+
+
+def test_ids_come_one_by_one_as_they_are_made(model):
+    prompt = model.render(STORY).ids
+    whole = model.generate(prompt, max_new_tokens=20)
+    stream = model.stream_ids(prompt, max_new_tokens=20)
+    assert list(stream) == whole.ids == stream.result.ids and stream.result.text == whole.text
+    stopped = model.stream_ids(prompt, max_new_tokens=20, stop=whole.text[9:12])
+    assert list(stopped) == whole.ids[: len(stopped.result.ids)] and stopped.result.text == whole.text[:9]
+    assert stopped.result.finish_reason == "stop"
+    two = [model.stream_ids(prompt, max_new_tokens=9) for _ in range(2)]
+    assert [list(pair) for pair in zip(*two, strict=True)] == [[id, id] for id in whole.ids[:9]]  # taken in turns
+    cut = model.stream_ids(prompt, max_new_tokens=20)
+    next(cut)
+    cut.stop()
+    assert list(cut) == [] and cut.result.ids == whole.ids[:1] and cut.result.finish_reason == "abort"
 
 
 def test_what_is_not_there_is_refused(tmp_path, monkeypatch):

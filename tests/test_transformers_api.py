@@ -200,8 +200,8 @@ def test_other_refusals(model, tokenizer):
             model.generate(ids, attention_mask=mask)
     with pytest.raises(BadInput):
         pipeline("text-generation", model=model)([])
-    with pytest.raises(BadInput, match="one row"):
-        model([[1], [2]])
+    with pytest.raises(BadInput, match="padding=True"):
+        model([[1], [2, 3]])
     with pytest.raises(BadInput, match="bogus"):
         AutoTokenizer.from_pretrained(PHI, bogus=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phi4mini.chat.formats import ChatFormat, format_named, format_of_template, format_of_tokenizer
+from phi4mini.chat.formats import ChatFormat, Segment, format_named, format_of_template, format_of_tokenizer
 from phi4mini.chat.messages import Message, Reply, ToolCall, from_openai, messages_from
 from phi4mini.chat.reading import (
     CallArguments,
@@ -15,7 +15,7 @@ from phi4mini.chat.reading import (
     parse_reply,
     reply_of,
 )
-from phi4mini.chat.rendering import Rendered, render
+from phi4mini.chat.rendering import Rendered, encode_segments, render
 from phi4mini.chat.stops import StopMatcher
 from phi4mini.chat.tools import check_call, functions_of
 
@@ -30,10 +30,12 @@ __all__ = [
     "Rendered",
     "Reply",
     "ReplyReader",
+    "Segment",
     "StopMatcher",
     "TextDelta",
     "ToolCall",
     "check_call",
+    "encode_segments",
     "format_named",
     "format_of_template",
     "format_of_tokenizer",

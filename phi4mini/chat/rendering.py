@@ -2,7 +2,8 @@
 
 Promises: the ids of HF's tokenizer on the official template's text, except that content is plain text, so that a user
 who writes `<|end|>` writes six characters and not the end of the turn (`parse_special=True` is HF to the letter). The
-mask is 1 on what the assistant must produce: its content, its calls and the token that ends its turn.
+mask is 1 on what the assistant must produce: its content, its calls and the token that ends its turn. A conversation
+that was written down keeps its segments, so that it can be encoded again without a guess (`encode_segments`).
 Knows no weights; what the turns look like is the format's matter.
 """
 
@@ -24,11 +25,14 @@ from phi4mini.tokenizer import WHITE_SPACE, Tokenizer
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation for the model: `ids` and, as long, `mask` (1: the assistant's own); `text` is what they spell."""
+    """A conversation for the model: `ids` and, as long, `mask` (1: the assistant's own); `text` is what they spell,
+    `segments` what of it is a control token.
+    """
 
     ids: list[int]
     mask: list[int]
     text: str
+    segments: tuple[Segment, ...] = ()
 
 
 def render(
@@ -39,19 +43,38 @@ def render(
     tokenizer: Tokenizer | None = None,
     format: str | ChatFormat | None = None,
     parse_special: bool = False,
+    continue_final_message: bool = False,
 ) -> Rendered:
     """Write a conversation (messages as `Message` or OpenAI dicts) with OpenAI-style tools.
 
     `tokenizer` defaults to Phi-4-mini's, `format` to the one whose tokens the tokenizer has. `parse_special=True` gives
-    content the power to write control tokens, as HF does. Raises BadInput naming the message.
+    content the power to write control tokens, as HF does. `continue_final_message=True` leaves the assistant's last
+    message open, whatever `add_generation_prompt` says. Raises BadInput naming the message.
     """
     tokenizer = tokenizer or _phi4_mini()
     if format is None:
         format = format_of_tokenizer(tokenizer)
     chat_format = format_named(format) if isinstance(format, str) else format
-    segments = chat_format.write(messages_from(messages), functions_of(tools), add_generation_prompt)
-    ids, mask = (_parsed if parse_special else _plain)(segments, tokenizer, chat_format.name)
-    return Rendered(ids, mask, "".join(segment.text for segment in segments))
+    turns = messages_from(messages)
+    prompt = add_generation_prompt and not continue_final_message
+    segments = chat_format.write(turns, functions_of(tools), prompt)
+    if continue_final_message:
+        segments = _left_open(segments, turns)
+    encode = _parsed if parse_special else encode_segments
+    ids, mask = encode(segments, tokenizer, chat_format.name)
+    return Rendered(ids, mask, "".join(segment.text for segment in segments), tuple(segments))
+
+
+def _left_open(segments: list[Segment], turns: Sequence[Message]) -> list[Segment]:
+    """Up to the end of the last message's content, which is the last text that the assistant must produce."""
+    last = turns[-1] if turns else None
+    if last is None or last.role != "assistant":
+        said = "there is none" if last is None else f"the last one is of role {last.role!r}"
+        raise BadInput(f"continue_final_message continues a last message of role 'assistant'; {said}")
+    if last.tool_calls:
+        raise BadInput("continue_final_message continues text; the last message ends with tool calls")
+    content = max(i for i, segment in enumerate(segments) if segment.learn and not segment.control)
+    return segments[: content + 1]
 
 
 @cache
@@ -59,9 +82,11 @@ def _phi4_mini() -> Tokenizer:
     return Tokenizer.phi4_mini()
 
 
-def _plain(segments: Sequence[Segment], tokenizer: Tokenizer, name: str) -> tuple[list[int], list[int]]:
-    """Control tokens by name, text as text. Texts are encoded apart where the mask changes: that is where a prompt
-    ends and the model goes on by itself, so the tokens of training and history are those of generation.
+def encode_segments(segments: Sequence[Segment], tokenizer: Tokenizer, name: str) -> tuple[list[int], list[int]]:
+    """Ids and mask: control tokens by name, text as text. Texts are encoded apart where the mask changes: that is where
+    a prompt ends and the model goes on by itself, so the tokens of training and history are those of generation.
+
+    Raises BadInput for a control token that the tokenizer lacks; `name` is the format's, for that line.
     """
     ids: list[int] = []
     mask: list[int] = []

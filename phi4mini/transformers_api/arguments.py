@@ -1,69 +1,126 @@
-"""The arguments of transformers, and what they mean here: ours, no effect, or refused by name."""
+"""What the arguments of transformers' methods mean here, by the tables of `tables.py`; one place for all methods.
+
+Promises: what is unknown or cannot be honoured raises a `BadInput` that names it and says why; None is "not given", as
+in transformers. It does not know models or tokenizers.
+"""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from phi4mini.errors import BadInput
+from phi4mini.transformers_api.ids import flat
+from phi4mini.transformers_api.tables import ABSENT, METHODS
 
 _QUANT_OF_DTYPE = {"auto": None, "float32": "f32", "bfloat16": "bf16"}
-ON_CPU: tuple[Any, ...] = (None, "auto", "cpu", {"": "cpu"})
-
-# Accepted with these values, which are what happens anyway; any other value is refused.
-LOADING: dict[str, tuple[Any, ...]] = {
-    "trust_remote_code": (True, False, None),
-    "attn_implementation": (None, "eager", "sdpa", "flash_attention_2"),
-    "low_cpu_mem_usage": (True, False, None),
-    "use_safetensors": (True, None),
-    "use_fast": (True, None),
-}
-GENERATING: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1, None),
-    "num_return_sequences": (1, None),
-    "use_cache": (True, None),
-    "return_dict_in_generate": (False, None),
-    "output_scores": (False, None),
-    "clean_up_tokenization_spaces": (False, None),
-}
-_PASSED_ON = ("min_p", "repetition_penalty", "min_new_tokens", "max_new_tokens", "seed", "rope")
+_PASSED_ON = ("repetition_penalty", "min_new_tokens", "max_new_tokens", "seed", "rope")
+_DRAWING = ("temperature", "top_k", "top_p", "min_p")
 _DEFAULT_TOP_K = 50  # of transformers' GenerationConfig when sampling
+
+
+class NotHere(BadInput, AttributeError):
+    """A method of transformers that this model or tokenizer does not have: `hasattr` is False, a call says why."""
+
+
+def not_here(of: object, name: str) -> AttributeError:
+    """The error for an attribute that is not there; with the reason, where `tables.ABSENT` has one."""
+    if name in ABSENT:
+        return NotHere(f"{name} is not here: {ABSENT[name]}")
+    return AttributeError(f"{type(of).__name__!r} object has no attribute {name!r}")
+
+
+def taken(method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `arguments` that are used, None left out. Raises `BadInput` naming the first that cannot be honoured."""
+    rules = METHODS[method]
+    used = {}
+    for name, value in arguments.items():
+        if name not in rules:
+            begun = [rule for rule in rules if rule.startswith(name)]
+            near = (begun or difflib.get_close_matches(name, rules, 1, 0.0))[0]
+            raise BadInput(f"{method} does not take {name!r} here; the nearest there is: {near!r}")
+        rule = rules[name]
+        if value is None:
+            continue
+        if rule.fate == "refused" and not any(_same(value, neutral) for neutral in rule.neutral):
+            raise BadInput(f"{method}: {name}={_shown(value)} is not here: {rule.why}")
+        if rule.fate == "used":
+            used[name] = value
+    return used
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    if type(value).__name__ == "device":  # torch's
+        return str(value) == neutral
+    if isinstance(value, Mapping):
+        return isinstance(neutral, Mapping) and {key: str(each) for key, each in value.items()} == neutral
+    return type(value) is type(neutral) and bool(value == neutral)
+
+
+def _shown(value: Any) -> str:
+    """The value on one short line; of an object that says nothing of itself, its type."""
+    text = " ".join(repr(value)[:200].split())
+    return f"{type(value).__name__} object" if text.startswith("<") else text[:60]
+
+
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """The value, if it is a whole number from `least` on. Raises `BadInput` naming it."""
+    number = value.item() if hasattr(value, "item") else value
+    if type(number) is not int or number < least:
+        raise BadInput(f"{name} must be a whole number from {least} on, not {_shown(value)}")
+    return number
 
 
 def generation_arguments(arguments: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
     """Our sampling keywords from those of transformers' `generate`. Raises `BadInput` for what cannot be honoured.
 
-    Without `do_sample=True` temperature, top_k and top_p have no effect, as in transformers.
+    Without `do_sample=True` temperature, top_k, top_p and min_p have no effect, as in transformers.
     """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    chosen = {name: given.pop(name) for name in _PASSED_ON if name in given}
-    drawing = {name: given.pop(name) for name in ("temperature", "top_k", "top_p") if name in given}
-    if given.pop("do_sample", False):
+    given = taken("generate", arguments)
+    chosen = {name: given[name] for name in _PASSED_ON if name in given}
+    if given.get("do_sample", False):
+        drawing = {name: given[name] for name in _DRAWING if name in given}
         chosen |= {"temperature": 1.0, "top_k": _DEFAULT_TOP_K, "top_p": 1.0} | drawing
         if chosen["temperature"] == 0:
             raise BadInput("temperature 0 with do_sample=True draws nothing; use do_sample=False for greedy")
-    if "max_length" in given:
-        room = given.pop("max_length") - prompt_tokens
-        if "max_new_tokens" not in chosen:
-            if room < 1:
-                raise BadInput(f"max_length {room + prompt_tokens} leaves no room after {prompt_tokens} prompt tokens")
-            chosen["max_new_tokens"] = room
+    chosen |= _lengths(given, prompt_tokens)
     if "eos_token_id" in given:
-        ends = given.pop("eos_token_id")
-        chosen |= {"ignore_eos": True, "stop_ids": [ends] if isinstance(ends, int) else list(ends)}
+        chosen |= {"ignore_eos": True, "stop_ids": [id for id in flat(given["eos_token_id"]) if id >= 0]}
+    if banned := _banned(given):
+        chosen["banned_ids"] = banned
     if "stop_strings" in given:
-        chosen["stop"] = given.pop("stop_strings")
-    refuse_unknown("generate", given, GENERATING)
+        chosen["stop"] = _checked_texts(given["stop_strings"])
     return chosen
 
 
-def refuse_unknown(where: str, arguments: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise `BadInput` naming the first argument that is not in `neutral`, or is there with other values."""
-    for name, value in arguments.items():
-        if name not in neutral:
-            raise BadInput(f"{where} does not take {name!r} here")
-        if not any(type(value) is type(allowed) and value == allowed for allowed in neutral[name]):
-            raise BadInput(f"{where}: {name}={value!r:.60} is not here; what there is: {neutral[name][0]!r}")
+def _lengths(given: Mapping[str, Any], prompt_tokens: int) -> dict[str, int]:
+    """Lengths with the prompt in them as counts of new tokens, where those are not given; the most wins."""
+    most, least = given.get("max_new_tokens"), given.get("min_new_tokens")
+    if most is None and "max_length" in given:
+        most = whole("max_length", given["max_length"]) - prompt_tokens
+        if most < 1:
+            raise BadInput(f"max_length {given['max_length']} leaves no room after {prompt_tokens} prompt tokens")
+    if least is None and "min_length" in given:
+        least = max(0, whole("min_length", given["min_length"]) - prompt_tokens)
+    if most is not None and least is not None:
+        least = min(whole("max_new_tokens", most), whole("min_new_tokens", least))
+    return {n: count for n, count in (("max_new_tokens", most), ("min_new_tokens", least)) if count is not None}
+
+
+def _checked_texts(given: Any) -> Any:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, (list, tuple, set)) or not all(isinstance(text, str) for text in texts):
+        raise BadInput(f"stop_strings takes a text or a list of texts, not {_shown(given)}")
+    return given
+
+
+def _banned(given: Mapping[str, Any]) -> list[int]:
+    words = [flat(word) for word in given.get("bad_words_ids", ())]
+    long = next((word for word in words if len(word) != 1), None)
+    if long is not None:
+        raise BadInput(f"generate: bad_words_ids takes words of one id here, {long!r:.60} has {len(long)}")
+    return [*(word[0] for word in words), *flat(given.get("suppress_tokens", ()))]
 
 
 def quant_of_dtype(dtype: Any) -> str | None:
@@ -75,7 +132,9 @@ def quant_of_dtype(dtype: Any) -> str | None:
     return _QUANT_OF_DTYPE[name]
 
 
-def check_on_cpu(device: Any) -> None:
-    """Raise `BadInput` for any device but the CPU."""
-    if str(device) != "cpu":
-        raise BadInput(f"device {str(device)!r:.60} is not here: this runs on the CPU")
+def check_on_cpu(*places: Any, **named: Any) -> None:
+    """Raise `BadInput` for any device but the CPU, and for a dtype that numbers are not computed in."""
+    for place in (*places, *named.values()):
+        name = str(place).removeprefix("torch.")
+        if place is not None and not isinstance(place, bool) and name not in ("cpu", "cpu:0", "float32"):
+            raise BadInput(f"device or dtype {name!r:.60} is not here: this computes in float32 on the CPU")

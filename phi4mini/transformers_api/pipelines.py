@@ -2,64 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from phi4mini.errors import BadInput
-from phi4mini.transformers_api.arguments import LOADING, generation_arguments, refuse_unknown
-from phi4mini.transformers_api.model import AutoModelForCausalLM, CausalLM
+from phi4mini.transformers_api.arguments import taken
+from phi4mini.transformers_api.model import AutoModelForCausalLM, CausalLM, Device
+from phi4mini.transformers_api.rows import continuations
+from phi4mini.transformers_api.tables import GENERATING, METHODS
 from phi4mini.transformers_api.tokenizer import AutoTokenizer, PretrainedTokenizer
+
+_LOADING = "AutoModelForCausalLM.from_pretrained"
+_HERE = tuple(name for name in METHODS["pipe"] if name not in GENERATING)  # the pipeline's own, not generate's
 
 
 class TextGenerationPipeline:
     """`pipe(messages)` or `pipe(text)` -> [{"generated_text": ...}]; a list of those -> a list of such lists."""
 
     task = "text-generation"
+    device = Device("cpu")
 
-    def __init__(self, model: CausalLM, tokenizer: PretrainedTokenizer) -> None:
+    def __init__(self, model: CausalLM, tokenizer: PretrainedTokenizer, **defaults: Any) -> None:
+        """`defaults`: arguments of every call that does not give them itself."""
+        taken("pipe", defaults)
         self.model = model
         self.tokenizer = tokenizer
+        self.defaults = defaults
 
-    def __call__(self, text_inputs: Any, *, return_full_text: bool = True, **arguments: Any) -> list[Any]:
-        """`return_full_text`: the prompt and the answer; for messages, the list with the assistant's message added."""
+    @property
+    def generation_config(self) -> Any:
+        return self.model.generation_config
+
+    def __call__(self, text_inputs: Any, **arguments: Any) -> Any:
+        """Continue a text, answer messages; a list of those together, a generator of them one after the other.
+
+        A last message of the assistant is continued and comes back merged, as in transformers. `docs/python.md` lists
+        all arguments. Raises `BadInput` for what cannot be honoured.
+        """
+        told = self.defaults | arguments
+        used = taken("pipe", told)
         if isinstance(text_inputs, str) or _is_conversation(text_inputs):
-            return [{"generated_text": self._answer(text_inputs, return_full_text, arguments)}]
+            return self._answers([text_inputs], told, used)[0]
+        if isinstance(text_inputs, Iterator):
+            return (self(each, **arguments) for each in text_inputs)
         if not isinstance(text_inputs, Sequence) or not text_inputs:
             raise BadInput(f"a pipeline takes a text, a list of messages, or a list of those, not {text_inputs!r:.60}")
-        return [self(each, return_full_text=return_full_text, **arguments) for each in text_inputs]
+        wrong = [each for each in text_inputs if not isinstance(each, str) and not _is_conversation(each)]
+        if wrong:
+            raise BadInput(f"a pipeline takes a text or a list of messages, not {wrong[0]!r:.60}")
+        return self._answers(list(text_inputs), told, used)
 
-    def _answer(self, prompt: Any, full: bool, arguments: dict[str, Any]) -> Any:
+    def _answers(self, prompts: list[Any], told: Mapping[str, Any], used: Mapping[str, Any]) -> list[list[Any]]:
+        """The records of each prompt."""
+        ids = [self._ids(prompt, used) for prompt in prompts]
+        generating = {name: value for name, value in told.items() if name in GENERATING and name not in _HERE}
+        if "stop_sequence" in used:
+            generating["stop_strings"] = used["stop_sequence"]
+        made = continuations(self.model, ids, generating)
+        return [
+            [self._record(prompt, row, new, used) for new in answers]
+            for prompt, row, answers in zip(prompts, ids, made, strict=True)
+        ]
+
+    def _ids(self, prompt: Any, used: Mapping[str, Any]) -> list[int]:
+        cut = {name: used[name] for name in ("truncation", "max_length") if name in used and "truncation" in used}
         if isinstance(prompt, str):
-            text = self._continue(self.tokenizer.encode(prompt), arguments)
-            return prompt + text if full else text
-        ids = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True)
-        text = self._continue(ids, arguments)
-        return [*prompt, {"role": "assistant", "content": text}] if full else text
+            text = used["prefix"] + prompt if "prefix" in used else prompt
+            return list(self.tokenizer.encode(text, used.get("parse_special"), **cut))
+        go_on = self._goes_on(prompt, used)
+        return list(
+            self.tokenizer.apply_chat_template(
+                prompt,
+                used.get("tools"),
+                add_generation_prompt=not go_on,
+                continue_final_message=go_on,
+                sanitize_control_tokens=not used.get("parse_special", False),
+                return_dict=False,
+                **cut,
+            )
+        )
 
-    def _continue(self, ids: list[int], arguments: dict[str, Any]) -> str:
-        new = self.model.llm.generate(ids, **generation_arguments(arguments, len(ids))).ids
-        return self.tokenizer.decode(new, skip_special_tokens=True)
+    @staticmethod
+    def _goes_on(prompt: Any, used: Mapping[str, Any]) -> bool:
+        """Whether the last message is continued: as told, else when it is the assistant's."""
+        return bool(used.get("continue_final_message", prompt[-1].get("role") == "assistant"))
+
+    def _record(self, prompt: Any, ids: list[int], new: list[int], used: Mapping[str, Any]) -> dict[str, Any]:
+        if used.get("return_tensors"):
+            return {"generated_token_ids": ids + new}
+        text = self.tokenizer.decode(new, skip_special_tokens=used.get("skip_special_tokens", True))
+        if not used.get("return_full_text", True):
+            return {"generated_text": text}
+        if isinstance(prompt, str):
+            return {"generated_text": prompt + text}
+        if not self._goes_on(prompt, used):
+            return {"generated_text": [*prompt, {"role": "assistant", "content": text}]}
+        begun = prompt[-1]["content"]
+        if not isinstance(begun, str):
+            begun = "".join(part["text"] for part in begun)
+        return {"generated_text": [*prompt[:-1], {"role": "assistant", "content": begun + text}]}
 
 
 def pipeline(
-    task: str,
+    task: str | None = None,
     model: CausalLM | str | None = None,
     tokenizer: PretrainedTokenizer | str | None = None,
-    **loading: Any,
+    **others: Any,
 ) -> TextGenerationPipeline:
-    """A text-generation pipeline. A model given by name is loaded with `loading`, as `from_pretrained` takes it."""
-    if task != TextGenerationPipeline.task:
-        raise BadInput(f"pipeline {task!r} is not here; there is 'text-generation'")
+    """A text-generation pipeline. `others`: how a model given by name is loaded, and defaults of every call."""
+    if task is not None and task != TextGenerationPipeline.task:
+        raise BadInput(f"pipeline {task!r:.60} is not here; there is 'text-generation'")
+    rules = METHODS["pipeline"]
+    calling = {name: value for name, value in others.items() if name in METHODS["pipe"] and name not in rules}
+    loading = {name: value for name, value in others.items() if name not in calling}
+    used = taken("pipeline", loading)
+    loading = {name: value for name, value in loading.items() if name in METHODS[_LOADING]}
+    loading |= used.get("model_kwargs", {})
     if isinstance(model, CausalLM):
-        refuse_unknown("pipeline", loading, LOADING)
+        taken(_LOADING, loading)
         loaded = model
     else:
         loaded = AutoModelForCausalLM.from_pretrained(model or "microsoft/Phi-4-mini-instruct", **loading)
     if tokenizer is None:
-        tokenizer = PretrainedTokenizer(loaded.llm.tokenizer, loaded.llm.chat_format)
+        tokenizer = tokenizer_of(loaded)
     return TextGenerationPipeline(
-        loaded, AutoTokenizer.from_pretrained(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        loaded, AutoTokenizer.from_pretrained(tokenizer) if isinstance(tokenizer, str) else tokenizer, **calling
     )
+
+
+def tokenizer_of(model: CausalLM) -> PretrainedTokenizer:
+    """The tokenizer that a loaded model came with."""
+    made = PretrainedTokenizer(model.llm.tokenizer, model.llm.chat_format)
+    made.name_or_path, made.model_max_length = model.llm.name, model.llm.config.max_position_embeddings
+    return made
 
 
 def _is_conversation(value: Any) -> bool:

@@ -1,15 +1,28 @@
-"""A tokenizer with the methods of transformers'. Text that spells control tokens stays text unless asked otherwise."""
+"""A tokenizer with the methods of transformers'. Text that spells control tokens stays text unless asked otherwise.
+
+Promises: a plain text never becomes a control token unless `parse_special=True`, and a line is logged the first time
+one spells it; what `apply_chat_template` wrote is read as it was written (`rendered.py`). Nothing is added to a text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from phi4mini.transformers_api.arguments import LOADING, check_on_cpu, refuse_unknown
-from phi4mini.transformers_api.ids import flat, tensor
+from phi4mini.errors import BadInput
+from phi4mini.transformers_api.arguments import not_here, taken, whole
+from phi4mini.transformers_api.encodings import BatchEncoding, ids_and_dict
+from phi4mini.transformers_api.ids import filled, flat, is_batch, rows_of, tensor
+from phi4mini.transformers_api.rendered import RenderedText
+from phi4mini.transformers_api.special import SpecialTokens
 
 if TYPE_CHECKING:
     from phi4mini.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+_SIDES = ("left", "right")
+_NO_LIMIT = int(1e30)  # what transformers says where a tokenizer has no limit of its own
 
 
 class AutoTokenizer:
@@ -20,107 +33,170 @@ class AutoTokenizer:
         pretrained_model_name_or_path: str, *, local_files_only: bool = False, **others: Any
     ) -> PretrainedTokenizer:
         """A tokenizer by the model's name; Phi-4-mini-instruct's own is inside this package and needs no file."""
-        from phi4mini.llm import load_tokenizer
+        from phi4mini.llm import load_config, load_tokenizer
 
-        refuse_unknown("from_pretrained", others, LOADING)
-        return PretrainedTokenizer(*load_tokenizer(str(pretrained_model_name_or_path), offline=local_files_only))
-
-
-class BatchEncoding(dict[str, Any]):
-    """`input_ids` and `attention_mask`, as items and as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def to(self, device: Any) -> BatchEncoding:
-        """Itself: everything is on the CPU."""
-        check_on_cpu(device)
-        return self
+        used = taken("AutoTokenizer.from_pretrained", others)
+        name = str(pretrained_model_name_or_path)
+        made = PretrainedTokenizer(*load_tokenizer(name, offline=local_files_only))
+        made.name_or_path = name
+        made.model_max_length = load_config(name, offline=local_files_only).max_position_embeddings
+        for attribute, value in used.items():
+            setattr(made, attribute, value)
+        return made
 
 
-class PretrainedTokenizer:
-    """A tokenizer as transformers has it. Plain text never becomes a control token unless `parse_special=True`."""
+class PretrainedTokenizer(SpecialTokens):
+    """A tokenizer as transformers has it. `backend` is ours."""
+
+    is_fast = True
+    model_input_names = ("input_ids", "attention_mask")
 
     def __init__(self, tokenizer: Tokenizer, chat_format: str) -> None:
-        self.backend = tokenizer
+        super().__init__(tokenizer)
         self.chat_format = chat_format
+        self.name_or_path = ""
+        self.padding_side = self.truncation_side = "right"
+        self.model_max_length = _NO_LIMIT
+        self._said: set[str] = set()
 
-    def __len__(self) -> int:
-        return len(self.backend)
+    def __getattr__(self, name: str) -> Any:
+        raise not_here(self, name)
 
-    @property
-    def vocab_size(self) -> int:
-        return self.backend.vocab_size
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Raises `BadInput` for a side that is none, and for a template."""
+        if name in ("padding_side", "truncation_side") and value not in _SIDES:
+            raise BadInput(f"{name} is 'left' or 'right', not {value!r:.40}")
+        if name == "chat_template" and value is not None:
+            taken("apply_chat_template", {name: value})
+        object.__setattr__(self, name, value)
 
-    @property
-    def bos_token_id(self) -> int | None:
-        return self.backend.bos_id
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """The end of a text; Phi-4-mini's is `<|endoftext|>`, as its tokenizer_config says, not the turn's end."""
-        if self.backend.is_phi4:
-            return self.backend.pad_id
-        return self.backend.eos_ids[0] if self.backend.eos_ids else None
-
-    @property
-    def pad_token_id(self) -> int | None:
-        return self.backend.pad_id
-
-    @property
-    def bos_token(self) -> str | None:
-        return self._name(self.bos_token_id)
-
-    @property
-    def eos_token(self) -> str | None:
-        return self._name(self.eos_token_id)
-
-    @property
-    def pad_token(self) -> str | None:
-        return self._name(self.pad_token_id)
-
-    def _name(self, id: int | None) -> str | None:
-        return None if id is None else self.backend.token_text(id)
+    # ---- text to ids
 
     def __call__(
-        self, text: str | Sequence[str], *, return_tensors: str | None = None, parse_special: bool = False
+        self, text: Any, text_pair: Any = None, *, return_tensors: str | None = None, **others: Any
     ) -> BatchEncoding:
-        """Ids and mask of one text, or of several; `return_tensors="np"` wants one length, gives arrays (rows, n)."""
-        if not isinstance(text, str):
-            ids: Any = [self.encode(each, parse_special) for each in text]
-            mask: Any = [[1] * len(row) for row in ids]
+        """Ids and mask of one text, or of several; with `return_tensors` arrays (rows, n)."""
+        used = taken("tokenizer", others | {"text_pair": text_pair})
+        parse = _parsing(used)
+        if isinstance(text, str):
+            rows = [self._ids(text, parse)]
+        elif isinstance(text, Sequence) and all(isinstance(each, str) for each in text):
+            rows = [self._ids(each, parse) for each in text]
         else:
-            ids = self.encode(text, parse_special)
-            mask = [1] * len(ids)
-        if return_tensors is None:
-            return BatchEncoding(input_ids=ids, attention_mask=mask)
-        return BatchEncoding(input_ids=tensor(ids, return_tensors), attention_mask=tensor(mask, return_tensors))
+            raise BadInput(f"a tokenizer takes a text or a list of texts, not {text!r:.60}")
+        return self._encoding(rows, isinstance(text, str), return_tensors, used)
 
-    def encode(self, text: str, parse_special: bool = False) -> list[int]:
-        """Ids of `text`, nothing added; `parse_special=True` reads control tokens in it, as transformers does."""
-        return self.backend.encode(text, parse_special)
+    def encode(self, text: str, parse_special: bool | None = None, **others: Any) -> Any:
+        """Ids of one text, nothing added; takes what a call takes. With `return_tensors` an array (1, n)."""
+        if not isinstance(text, str):
+            raise BadInput(f"encode takes one text, not {text!r:.60}; call the tokenizer with a list")
+        return self(text, parse_special=parse_special, **others)["input_ids"]
 
-    def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
-        """Text of an id, a list or a one-dimensional array of ids."""
-        return self.backend.decode(flat(ids), skip_special_tokens)
+    def tokenize(self, text: str, **others: Any) -> list[str]:
+        """The tokens of a text as the vocabulary writes them."""
+        return list(self.convert_ids_to_tokens(self.encode(text, **others)))
 
-    def batch_decode(self, rows: Any, skip_special_tokens: bool = False) -> list[str]:
-        """Text of every row."""
-        return [self.decode(row, skip_special_tokens) for row in rows]
+    def _ids(self, text: str, parse: bool | None) -> list[int]:
+        if parse is None and isinstance(text, RenderedText):
+            from phi4mini import chat
 
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """The id of a token, or of each; None where there is none."""
-        look_up = self.backend.id_of
-        return look_up(tokens) if isinstance(tokens, str) else list(map(look_up, tokens))
+            return chat.encode_segments(text.segments, self.backend, self.chat_format)[0]
+        if parse is None:
+            self._say_control_tokens(text)
+        return self.backend.encode(str(text), bool(parse))
 
-    def add_tokens(self, new_tokens: str | Sequence[str], special_tokens: bool = False) -> int:
-        """Give tokens the next free rows of the model; returns how many were new. Raises `BadInput` if none is left."""
-        before = len(self)
-        self.backend.add_tokens([new_tokens] if isinstance(new_tokens, str) else list(new_tokens), special_tokens)
-        return len(self) - before
+    def _say_control_tokens(self, text: str) -> None:
+        """One line for each control token that a text spells without becoming it, the first time."""
+        from phi4mini import chat
+
+        written = () if self.chat_format == "none" else chat.format_named(self.chat_format).tokens
+        for token in self.backend.added_tokens:
+            control = token.special or token.content in written
+            if control and token.content in text and token.content not in self._said:
+                self._said.add(token.content)
+                _log.warning(
+                    "the text spells %r, which stays text; parse_special=True makes it a control token", token.content
+                )
+
+    # ---- rows of one length
+
+    def _encoding(
+        self, rows: list[list[int]], single: bool, tensors: str | None, used: Mapping[str, Any], **more: Any
+    ) -> BatchEncoding:
+        """What is given for rows: cut, padded, with a mask, as lists or tensors."""
+        rows, cut = self._cut(rows, used), self._most(used)
+        parts: dict[str, Any] = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
+        parts |= {name: self._cut(value, used) for name, value in more.items()}
+        if used.get("return_attention_mask", True) is False:
+            del parts["attention_mask"]
+        self._pad(parts, used, cut)
+        if tensors is not None:
+            return BatchEncoding({name: tensor(value, tensors) for name, value in parts.items()})
+        return BatchEncoding({name: value[0] if single else value for name, value in parts.items()})
+
+    def _most(self, used: Mapping[str, Any]) -> int:
+        return whole("max_length", used.get("max_length", self.model_max_length))
+
+    def _cut(self, rows: list[list[int]], used: Mapping[str, Any]) -> list[list[int]]:
+        """As transformers: a max_length alone cuts too, unless it is there for the padding."""
+        wanted = used.get("truncation", "max_length" in used and used.get("padding", False) is False)
+        if wanted not in (True, False, "longest_first", "only_first", "do_not_truncate"):
+            raise BadInput(f"truncation {wanted!r:.40} is not here; there are True and False")
+        if wanted in (False, "do_not_truncate"):
+            return rows
+        most = self._most(used)
+        return [row[-most:] if self.truncation_side == "left" else row[:most] for row in rows]
+
+    def _pad(self, parts: dict[str, Any], used: Mapping[str, Any], most: int) -> None:
+        how = used.get("padding", False)
+        if how not in (True, False, "longest", "max_length", "do_not_pad"):
+            raise BadInput(f"padding {how!r:.40} is not here; there are True, 'max_length' and False")
+        side = used.get("padding_side", self.padding_side)
+        if side not in _SIDES:
+            raise BadInput(f"padding_side is 'left' or 'right', not {side!r:.40}")
+        if how in (False, "do_not_pad"):
+            return
+        if self.pad_token_id is None:
+            raise BadInput("padding needs a pad token; set tokenizer.pad_token = tokenizer.eos_token")
+        if how == "max_length" and most == _NO_LIMIT:
+            raise BadInput("padding='max_length' needs max_length")
+        length = most if how == "max_length" else max(map(len, parts["input_ids"]), default=0)
+        step = whole("pad_to_multiple_of", used.get("pad_to_multiple_of", 1), least=1)
+        length = -(-length // step) * step
+        for name, rows in parts.items():
+            parts[name] = filled(rows, self.pad_token_id if name == "input_ids" else 0, length, left=side == "left")
+
+    def pad(
+        self, encoded_inputs: Any, padding: bool | str = True, return_tensors: str | None = None, **others: Any
+    ) -> BatchEncoding:
+        """Encodings, as a dict of rows or a list of dicts, filled to one length."""
+        used = taken("tokenizer", {"padding": padding} | others)
+        given = encoded_inputs
+        rows = rows_of(given["input_ids"]) if isinstance(given, Mapping) else [flat(e["input_ids"]) for e in given]
+        return self._encoding(rows, False, return_tensors, used | {"truncation": False})
+
+    # ---- ids to text
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False, **others: Any) -> Any:
+        """Text of an id, or of ids; of rows of ids a list of texts, as in transformers 5."""
+        taken("decode", others)
+        given = token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids
+        if is_batch(given):
+            return [self.backend.decode(row, skip_special_tokens) for row in rows_of(given)]
+        return self.backend.decode(flat(given), skip_special_tokens)
+
+    def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, **others: Any) -> list[str]:
+        """Text of every row; ids alone are one row, as in transformers 5."""
+        if not len(sequences):
+            return []
+        text = self.decode(sequences, skip_special_tokens, **others)
+        return [text] if isinstance(text, str) else text
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text that tokens spell."""
+        return str(self.decode(self.convert_tokens_to_ids(list(tokens))))
+
+    # ---- conversations
 
     def apply_chat_template(
         self,
@@ -129,23 +205,54 @@ class PretrainedTokenizer:
         *,
         tokenize: bool = True,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
         return_tensors: str | None = None,
-        return_dict: bool = False,
+        return_dict: bool | None = None,
+        **others: Any,
     ) -> Any:
-        """A conversation as list of ids, as text (`tokenize=False`), as array (1, n) or as a dict of those."""
+        """A conversation, or a list of them, as ids or as text (`tokenize=False`); see `docs/python.md`.
+
+        Left alone, `return_dict` gives ids that also answer as the dict that transformers 5 gives.
+        """
+        used = taken("apply_chat_template", others)
+        if continue_final_message and add_generation_prompt:
+            raise BadInput("continue_final_message goes on in a message, add_generation_prompt begins one; give one")
+        batch = _is_batch_of_conversations(conversation)
+        rendered = [
+            self._render(each, tools, add_generation_prompt, continue_final_message, used)
+            for each in (conversation if batch else [conversation])
+        ]
+        if not tokenize:
+            texts = [RenderedText(each.segments) for each in rendered]
+            return texts if batch else texts[0]
+        own = {"assistant_masks": [each.mask for each in rendered]} if used.get("return_assistant_tokens_mask") else {}
+        encoding = self._encoding([each.ids for each in rendered], not batch, return_tensors, used, **own)
+        if return_dict is None:
+            return ids_and_dict(encoding)
+        return encoding if return_dict else encoding["input_ids"]
+
+    def _render(self, conversation: Any, tools: Any, prompt: bool, go_on: bool, used: Mapping[str, Any]) -> Any:
         from phi4mini import chat
 
-        rendered = chat.render(
+        if self.chat_format == "none":
+            raise BadInput("this model's chat template is not known here, and none is ever run; it continues text")
+        return chat.render(
             conversation,
             tools=tools,
-            add_generation_prompt=add_generation_prompt,
+            add_generation_prompt=prompt,
             tokenizer=self.backend,
             format=self.chat_format,
+            parse_special=not used.get("sanitize_control_tokens", True),
+            continue_final_message=go_on,
         )
-        if not tokenize:
-            return rendered.text
-        ids: Any = rendered.ids
-        mask: Any = [1] * len(ids)
-        if return_tensors is not None:
-            ids, mask = tensor(ids, return_tensors), tensor(mask, return_tensors)
-        return BatchEncoding(input_ids=ids, attention_mask=mask) if return_dict else ids
+
+
+def _parsing(used: Mapping[str, Any]) -> bool | None:
+    """`parse_special`, or the opposite of transformers' `split_special_tokens`; None if neither is given."""
+    if "parse_special" in used or "split_special_tokens" not in used:
+        return used.get("parse_special")
+    return not used["split_special_tokens"]
+
+
+def _is_batch_of_conversations(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], (list, tuple))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini import chat
-from phi4mini.chat import Message, ToolCall, render
+from phi4mini.chat import Message, ToolCall, encode_segments, render
 from phi4mini.errors import BadInput
 from phi4mini.tokenizer import phi4
 from tests.tokenizer.vocabularies import small
@@ -85,3 +85,32 @@ def test_format_without_its_tokens(chatml):
 def test_errors_name_the_message():
     with pytest.raises(BadInput, match=r"messages\[1\].content"):
         render([{"role": "user", "content": "x"}, {"role": "user", "content": "\ud800"}])
+
+
+@pytest.mark.parametrize("name", ["phi", "phi-reasoning", "phi-3.5", "chatml"])
+@settings(max_examples=60, deadline=None)
+@given(turns=TURNS, content=CONTENT, prompt=st.booleans(), parse=st.booleans())
+def test_a_message_left_open_ends_where_the_templates_text_of_it_ends(
+    jinja, phi, chatml, name, turns, content, prompt, parse
+):
+    """As HF finds the place: a mark at the end of the last message's content, and the template run."""
+    tokenizer = chatml if name == "chatml" else phi
+    messages = [{"role": role, "content": said} for role, said in turns]
+    marked = jinja(name, [*messages, {"role": "assistant", "content": content + "\0mark"}], False)
+    begun = [*messages, {"role": "assistant", "content": content}]
+    rendered = render(
+        begun, None, prompt, tokenizer=tokenizer, format=name, parse_special=parse, continue_final_message=True
+    )
+    assert rendered.text == marked[: marked.rindex("\0mark")] == "".join(part.text for part in rendered.segments)
+    whole = render(begun, None, False, tokenizer=tokenizer, format=name)
+    if not parse:
+        assert rendered.ids == whole.ids[: len(rendered.ids)] and rendered.mask == whole.mask[: len(rendered.ids)]
+        assert encode_segments(rendered.segments, tokenizer, name) == (rendered.ids, rendered.mask)
+
+
+def test_only_text_of_the_assistant_is_left_open(phi):
+    call = ToolCall("1", "f", {})
+    wrong = [[], [Message("user", "q")], [Message("assistant", "", tool_calls=(call,))], [Message("system", "s")]]
+    for messages in wrong:
+        with pytest.raises(BadInput, match="continue_final_message"):
+            render(messages, tokenizer=phi, continue_final_message=True)
