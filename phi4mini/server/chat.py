@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from phi4mini.chat import CallArguments, CallStart, Event, TextDelta
+from phi4mini.chat import CallArguments, CallEnd, CallStart, Event, TextDelta
 from phi4mini.llm import reply_from
 from phi4mini.results import Reply, TokenLogprob
 from phi4mini.server import answers
@@ -114,8 +114,8 @@ class _Completion:
         """`legacy`: a call is `function_call`, as programs expect it that sent `functions`."""
         self.call, self.choices, self.legacy = call, choices, legacy
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
-        self._began = [False] * len(choices.runs)  # whether there was text, by choice
-        self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls alone
+        self._began = [False] * len(choices.runs)  # whether there was text since the last call, by choice
+        self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls
 
     def whole(self) -> answers.ChatCompletion:
         """All at once."""
@@ -177,7 +177,7 @@ class _Completion:
         if piece.over:
             run, events = self.choices.runs[piece.index], self.choices.events[piece.index]
             reply = reply_from(events, run)
-            if reply.content and self._space[piece.index]:
+            if self._space[piece.index] and not reply.tool_calls:
                 chunks.append(self._chunk(piece.index, {"content": self._space[piece.index]}))
             reason = self._reason(reply)
             chunks.append(self._chunk(piece.index, {}, reason=reason, timings=self.choices.timings()))
@@ -201,8 +201,11 @@ class _Completion:
                 return {"function_call": {"arguments": event.delta}}
             case CallArguments():
                 return {"tool_calls": [{"index": event.index, "function": {"arguments": event.delta}}]}
-            case _:  # the end of a call; a broken one's text follows
-                return None
+            case CallEnd():
+                self._began[choice], self._space[choice] = False, ""
+            case _:  # a broken call's text follows
+                pass
+        return None
 
     def _chunk(
         self, index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None, **more: Any

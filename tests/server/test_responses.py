@@ -158,13 +158,13 @@ def test_store_may_be_declined(demo):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ([], "messages"),
+        ([], "input is empty"),
         ([{"type": "item_reference", "id": "msg_1"}], "input[0]"),
-        ([{"type": "reasoning", "summary": []}], "input[0]"),
+        ([{"type": "web_search_call", "id": "w"}], "input[0]"),
         ([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}], "input[0].content[0]"),
         ([{"role": "robot", "content": "hi"}], "input[0].role"),
         (["hi"], "input[0]"),
-        ([{"type": "function_call_output", "call_id": "c", "output": "x"}], "tool_call_id"),
+        ([{"type": "function_call_output", "call_id": "c", "output": "x"}], "input[0].call_id 'c'"),
         (5, "input"),
     ],
 )
