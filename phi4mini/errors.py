@@ -29,8 +29,8 @@ class NoSpace(Phi4MiniError):
 class TooLong(Phi4MiniError):
     """A prompt that does not fit the context; nothing was cut."""
 
-    def __init__(self, prompt_tokens: int, limit: int, longest: int) -> None:
-        """`limit`: the context that was asked for; `longest`: the model's."""
+    def __init__(self, prompt_tokens: int, limit: int, longest: int, new_tokens: int | None = None) -> None:
+        """`limit`: the context that was asked for; `longest`: the model's; `new_tokens`: asked for, if a number was."""
         more = f"raise the context (-c, ctx), at most to {longest}, or shorten" if limit < longest else "shorten"
         super().__init__(
             f"the prompt has {prompt_tokens} tokens but the context holds {limit} including at least one new token; "
@@ -38,6 +38,7 @@ class TooLong(Phi4MiniError):
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit
+        self.new_tokens = new_tokens
 
 
 class NumericalError(Phi4MiniError):

@@ -210,7 +210,8 @@ class CallParser:
                 self._end_object(scanner.name)
 
     def _end_object(self, name: str) -> None:
-        call = ToolCall(self._call_id or "", name, self._scanner.arguments or {})
+        scanner = self._scanner
+        call = ToolCall(self._call_id or "", name, scanner.arguments or {}, scanner.text)
         self._emit(CallEnd(self._count, call))
         self._count += 1
         self._raw, self._body, self._prefix, self._call_id = "", [], 0, None

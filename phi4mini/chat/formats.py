@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from phi4mini.chat.messages import Message
+from phi4mini.chat.said import said_in
 from phi4mini.chat.tools import calls_to_json, to_json
 from phi4mini.errors import BadInput
 from phi4mini.tokenizer import Tokenizer
@@ -67,24 +69,28 @@ def uses_tools(messages: Sequence[Message], functions: Sequence[dict[str, Any]])
 
 
 def in_call_order(messages: Sequence[Message]) -> list[Message]:
-    """Results that follow a turn with several calls, in the order of the calls: the model sees no ids, only order.
+    """Results that stand beside each other, in the order of their calls: the model sees no ids, only order.
 
-    Raises BadInput for a result that answers no call of the turn before it.
+    A result may stand anywhere after its call. Raises BadInput for one that answers no call before it.
     """
     ordered: list[Message] = []
-    order: dict[str, int] = {}
-    first = 0  # index in `ordered` of the first result of the current turn
+    calls: dict[str, int] = {}  # id -> its number among all calls so far; of equal ids the last one is meant
+    count = 0
+    ranks: list[int] = []  # of the results at the end of `ordered`
     for i, message in enumerate(messages):
         if message.role != "tool" or message.tool_call_id is None:
-            order = {call.id: n for n, call in enumerate(message.tool_calls)} if message.role != "tool" else order
-            first = len(ordered) + 1
+            for call in message.tool_calls:
+                calls[call.id] = count = count + 1
+            ranks = []
             ordered.append(message)
             continue
-        if message.tool_call_id not in order:
-            raise BadInput(f"messages[{i}].tool_call_id {message.tool_call_id!r} answers no call of the turn before it")
-        at = order[message.tool_call_id]
-        place = sum(order.get(earlier.tool_call_id or "", -1) <= at for earlier in ordered[first:])
-        ordered.insert(first + place, message)
+        if message.tool_call_id not in calls:
+            place = message.place or f"messages[{i}]"
+            raise BadInput(f"{place}.tool_call_id {message.tool_call_id!r:.80} answers no call before it")
+        rank = calls[message.tool_call_id]
+        at = bisect_right(ranks, rank)
+        ordered.insert(len(ordered) - len(ranks) + at, message)
+        ranks.insert(at, rank)
     return ordered
 
 
@@ -121,9 +127,12 @@ class Phi:
 
     @staticmethod
     def _said(message: Message) -> list[Segment]:
-        said = [Segment(message.content, learn=True)]
-        if message.tool_calls:
-            calls = f"[{', '.join(calls_to_json(message.tool_calls))}]"
+        said: list[Segment] = []
+        for part in said_in(message):
+            if isinstance(part, str):
+                said.append(Segment(part, learn=True))
+                continue
+            calls = f"[{', '.join(calls_to_json(part))}{'' if part[-1].broken else ']'}"
             said += [_token("<|tool_call|>", True), Segment(calls, learn=True), _token("<|/tool_call|>", True)]
         return said
 
@@ -221,13 +230,23 @@ class ChatML:
     def _turn(self, message: Message) -> list[Segment]:
         if message.tools is not None:
             raise BadInput(f"the chat format {self.name!r} takes tools as an argument, not on the system message")
-        calls = "\n".join(f"{self.call_open}{call}{self.call_close}" for call in calls_to_json(message.tool_calls))
-        said = message.content + ("\n" if message.content and calls else "") + calls
+        said = self._said(message)
         if message.role == "assistant":
             body = [Segment("assistant\n"), Segment(said, learn=True), _token("<|im_end|>", learn=True)]
         else:
             body = [Segment(f"{message.role}\n{said}"), _token("<|im_end|>")]
         return [_token("<|im_start|>"), *body, Segment("\n")]
+
+    def _said(self, message: Message) -> str:
+        """Texts and calls; a call begins a line."""
+        said = ""
+        for part in said_in(message, self.call_open or ""):
+            if isinstance(part, str):
+                said += part
+                continue
+            for call in calls_to_json(part):
+                said += ("\n" if said and not said.endswith("\n") else "") + f"{self.call_open}{call}{self.call_close}"
+        return said
 
 
 _FORMATS: dict[str, ChatFormat] = {format.name: format for format in (Phi(), PhiReasoning(), Phi35(), ChatML())}

@@ -1,16 +1,18 @@
 """What a conversation is made of: messages, tool calls, replies; read from OpenAI's JSON.
 
-Promises that a `Message` made by `from_openai` has text that is Unicode, a role that exists and arguments that are an
-object; what does not is a `BadInput` naming the place ("messages[2].content ..."). Knows no tokens and no template.
+Promises that a `Message` made by `from_openai` has text that is Unicode and a role that exists; what does not is a
+`BadInput` naming the place ("messages[2].content ..."). Arguments of a call are the text that was written, whatever it
+is: a model may have broken off. Knows no tokens and no template.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from phi4mini.chat.written import to_json
 from phi4mini.errors import BadInput
 
 ROLES = ("system", "user", "assistant", "tool", "tool_response")
@@ -18,21 +20,33 @@ ROLES = ("system", "user", "assistant", "tool", "tool_response")
 
 @dataclass(frozen=True)
 class ToolCall:
-    """The assistant asks for `name` to be run with `arguments`; `id` is what the result answers to."""
+    """The assistant asks for `name` to be run with `arguments`; `id` is what the result answers to.
+
+    `text`: the arguments as they were written, where that is known. `broken`: it is no JSON object, `arguments` is {}.
+    """
 
     id: str
     name: str
     arguments: dict[str, Any]
+    text: str | None = field(default=None, compare=False)
+    broken: bool = False
+
+    @property
+    def json(self) -> str:
+        """The arguments as they were written, else as JSON. Raises BadInput for what is not JSON."""
+        return to_json(self.arguments) if self.text is None else self.text
 
     def to_openai(self) -> dict[str, Any]:
         """As in `tool_calls` of OpenAI's API: arguments as a JSON string."""
-        arguments = json.dumps(self.arguments, ensure_ascii=False)
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.json}}
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `tools` is HF's way to give Phi tools: a JSON text on the system message."""
+    """One turn. `tools` is HF's way to give Phi tools: a JSON text on the system message.
+
+    `said`: texts and calls in their order, where that is not `content` first. `place`: where it was sent, for errors.
+    """
 
     role: str
     content: str
@@ -40,6 +54,15 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     tools: str | None = None
+    said: tuple[str | ToolCall, ...] = ()
+    place: str | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of_parts(cls, said: Sequence[str | ToolCall], place: str | None = None) -> Message:
+        """The assistant's turn that consists of these texts and calls."""
+        content = "".join(part for part in said if isinstance(part, str))
+        calls = tuple(part for part in said if isinstance(part, ToolCall))
+        return cls("assistant", content, tool_calls=calls, said=tuple(said), place=place)
 
 
 @dataclass(frozen=True)
@@ -64,14 +87,20 @@ def messages_from(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
     """Messages given as `Message` or as OpenAI dicts, checked. Raises BadInput naming the place."""
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
         raise BadInput(f"messages must be a list of messages, got {type(messages).__name__}")
-    return [
-        _checked(message, f"messages[{i}]") if isinstance(message, Message) else from_openai(message, f"messages[{i}]")
-        for i, message in enumerate(messages)
-    ]
+    return [_read(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def _read(message: Message | Mapping[str, Any], where: str) -> Message:
+    if not isinstance(message, Message):
+        return from_openai(message, where)
+    return _checked(message if message.place else replace(message, place=where), message.place or where)
 
 
 def from_openai(message: Any, where: str = "message") -> Message:
-    """One message of OpenAI's chat API; "developer" is "system", text parts are joined. Raises BadInput."""
+    """One message of OpenAI's chat API; "developer" is "system", text parts are joined by a line end.
+
+    Raises BadInput naming the place.
+    """
     if not isinstance(message, Mapping):
         raise BadInput(f"{where} must be an object, got {type(message).__name__}")
     role = message.get("role")
@@ -80,11 +109,12 @@ def from_openai(message: Any, where: str = "message") -> Message:
         raise BadInput(f"{where}.tool_calls must be a list")
     made = Message(
         role="system" if role == "developer" else role,  # type: ignore[arg-type]  # checked below
-        content=_content(message.get("content"), where, may_be_null=bool(calls)),
+        content=_content(message.get("content"), where, may_be_null=role in ("assistant", "tool")),
         name=message.get("name"),
         tool_calls=tuple(_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls or ())),
         tool_call_id=message.get("tool_call_id"),
         tools=message.get("tools"),
+        place=where,
     )
     return _checked(made, where)
 
@@ -100,6 +130,8 @@ def _checked(message: Message, where: str) -> Message:
         if not isinstance(value, str):
             raise BadInput(f"{where}.{key} must be a string, got {type(value).__name__}")
         _check_unicode(value, f"{where}.{key}")
+    for i, call in enumerate(message.tool_calls):
+        _check_unicode(call.text or "", f"{where}.tool_calls[{i}].function.arguments")
     if message.tool_calls and message.role != "assistant":
         raise BadInput(f"{where}.tool_calls: only the assistant calls tools, this is role {message.role!r}")
     if message.tools is not None and message.role != "system":
@@ -121,10 +153,10 @@ def _content(content: Any, where: str, may_be_null: bool) -> str:
     if content is None:
         if may_be_null:
             return ""
-        raise BadInput(f"{where}.content is missing or null; only an assistant turn with tool_calls may leave it out")
+        raise BadInput(f"{where}.content is missing or null; only an assistant or a tool may leave it out")
     if not isinstance(content, (list, tuple)):
         raise BadInput(f"{where}.content must be a string or a list of text parts, got {type(content).__name__}")
-    return "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+    return "\n".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
 
 
 def _part(part: Any, where: str) -> str:
@@ -146,17 +178,20 @@ def _call(call: Any, where: str) -> ToolCall:
     id = call.get("id")
     if id is not None and not isinstance(id, str):
         raise BadInput(f"{where}.id must be a string")
-    return ToolCall(id or "", function["name"], _arguments(function.get("arguments"), f"{where}.function.arguments"))
+    return call_of(id or "", function["name"], function.get("arguments"), f"{where}.function.arguments")
 
 
-def _arguments(arguments: Any, where: str) -> dict[str, Any]:
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"{where} is not JSON: {error}") from None
-    if arguments is None:
-        return {}
-    if not isinstance(arguments, Mapping):
+def call_of(id: str, name: str, arguments: Any, where: str) -> ToolCall:
+    """A call whose arguments are an object or a text, which may be broken. Raises BadInput for anything else."""
+    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+        return ToolCall(id, name, {})
+    if isinstance(arguments, Mapping):
+        return ToolCall(id, name, dict(arguments))
+    if not isinstance(arguments, str):
         raise BadInput(f"{where} must be a JSON object, got {type(arguments).__name__}")
-    return dict(arguments)
+    try:
+        read = json.loads(arguments)
+    except (ValueError, RecursionError):
+        read = None
+    known = isinstance(read, dict)
+    return ToolCall(id, name, read if known else {}, arguments, broken=not known)

@@ -14,7 +14,7 @@ from typing import Any
 
 from phi4mini.chat.calls import CallArguments, CallBroken, CallEnd, CallParser, CallStart, Event, TextDelta
 from phi4mini.chat.formats import ChatFormat, format_named, format_of_tokenizer
-from phi4mini.chat.messages import Reply
+from phi4mini.chat.messages import Reply, ToolCall
 from phi4mini.chat.tools import functions_of
 from phi4mini.tokenizer import Tokenizer
 
@@ -76,11 +76,16 @@ def _resolved(format: str | ChatFormat | None, tokenizer: Tokenizer) -> ChatForm
 
 
 def reply_of(events: Iterable[Event]) -> Reply:
-    """All events of a reply as one `Reply`; white space alone beside calls is no content."""
-    seen = list(events)
-    calls = [event.call for event in seen if isinstance(event, CallEnd)]
-    content = "".join(event.text for event in seen if isinstance(event, TextDelta))
-    return Reply("" if calls and content.isspace() else content, calls)
+    """All events of a reply as one `Reply`; white space alone before, between or after calls is no content."""
+    calls: list[ToolCall] = []
+    texts = [""]  # before the first call, and after each
+    for event in events:
+        if isinstance(event, CallEnd):
+            calls.append(event.call)
+            texts.append("")
+        elif isinstance(event, TextDelta):
+            texts[-1] += event.text
+    return Reply("".join(text for text in texts if not (calls and text.isspace())), calls)
 
 
 def parse_reply(text: str, tools: Tools | None = None, format: str | ChatFormat = "phi") -> Reply:

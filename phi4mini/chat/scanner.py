@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from phi4mini.chat.written import member
+
 _MOST_NESTED = 64  # brackets within brackets; more is no argument list but an attack on the parser
 _KEYS = frozenset({"name", "arguments", "id", "type", "function"})  # any other key before the arguments: not a call
 _CLOSER = {"{": "}", "[": "]"}
@@ -39,7 +41,8 @@ class CallScanner:
     def __init__(self) -> None:
         self.name: str | None = None
         self.done = False
-        self.arguments: dict[str, Any] | None = None  # set when done
+        self.arguments: dict[str, Any] | None = None  # set when done, and with it
+        self.text = ""  # the same as it was written
         self._clean: list[str] = []  # all text so far, control characters in strings escaped
         self._open: list[str] = []  # closers that are due
         self._in_string = False
@@ -48,18 +51,18 @@ class CallScanner:
         self._key: str | None = None  # the top-level key whose value is being read; None: reading a key
         self._from = 0  # where in `_clean` the present key or value begins
         self._first = ""  # first character of the present value
-        self._live: list[str] = []  # argument text not yet taken
-        self._any_live = False
+        self._live: list[str] = []  # argument text
+        self._taken = 0  # how much of it was handed out
 
     @property
     def started(self) -> bool:
         """It is a call by all signs: name known and arguments begun (or complete)."""
-        return self.name is not None and (self._any_live or self.done)
+        return self.name is not None and (bool(self._live) or self.done)
 
     def take(self) -> str:
         """Argument text since the last `take`; only meaningful once `started`."""
-        text = "".join(self._live)
-        self._live.clear()
+        text = "".join(self._live[self._taken :])
+        self._taken = len(self._live)
         return text
 
     def feed(self, char: str) -> None:
@@ -72,7 +75,6 @@ class CallScanner:
             self._outside_string(char)
         if self._key == "arguments" and len(self._open) >= 2 and self._first == "{":
             self._live.append(self._clean[-1])
-            self._any_live = True
 
     def _inside_string(self, char: str) -> None:
         if self._escaped:
@@ -112,7 +114,7 @@ class CallScanner:
         if self._open.pop() != char:
             raise NotACall("brackets do not match")
         if self._open:
-            if self._key == "arguments" and len(self._open) == 1 and self._any_live:
+            if self._key == "arguments" and len(self._open) == 1 and self._live:
                 self._live.append(char)  # the last bracket of the arguments; the rule in `feed` no longer sees it
             return
         if self._key is not None:
@@ -141,13 +143,24 @@ class CallScanner:
         self._key, self._from = None, len(self._clean)
 
     def _finish(self) -> None:
-        call = _loads("".join(self._clean))
-        call = call["function"] if isinstance(call.get("function"), dict) else call
+        text = "".join(self._clean)
+        call = _loads(text)
+        wrapped = isinstance(call.get("function"), dict)
+        if wrapped:
+            text, call = member(text, "function") or "", call["function"]
         if not isinstance(call.get("name"), str) or not call["name"]:
             raise NotACall("no name")
         self.name, self.arguments, self.done = call["name"], _object(call.get("arguments")), True
-        if not self._any_live:
-            self._live.append(json.dumps(self.arguments, ensure_ascii=False))
+        if not self._live:
+            self._live.append(_written(text, call.get("arguments")))
+        self.text = "".join(self._live)
+
+
+def _written(call: str, arguments: Any) -> str:
+    """The text of arguments that were not handed out as they grew: an object, a JSON string of one, or nothing."""
+    if isinstance(arguments, str):
+        return arguments.strip() or "{}"
+    return "{}" if arguments is None else member(call, "arguments") or "{}"
 
 
 def _object(arguments: Any) -> dict[str, Any]:

@@ -6,11 +6,11 @@ names unknown functions and missing arguments; it does not validate values again
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phi4mini.chat.messages import ToolCall
+from phi4mini.chat.written import to_json as to_json
 from phi4mini.errors import BadInput
 
 
@@ -44,22 +44,14 @@ def _function(tool: Any, where: str) -> dict[str, Any]:
     return {key: value for key, value in function.items() if key not in ("strict", "type")}
 
 
-def to_json(value: Any) -> str:
-    """JSON as the model card writes it: ", " and ": " between parts, characters as they are.
-
-    Raises BadInput for what is not JSON.
-    """
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text.encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadInput(f"a tool or a call cannot be written as JSON: {str(error)[:200]}") from None
-    return text
-
-
 def calls_to_json(calls: Sequence[ToolCall]) -> list[str]:
-    """Each call in the model's own form, `{"name": ..., "arguments": {...}}`."""
-    return [to_json({"name": call.name, "arguments": call.arguments}) for call in calls]
+    """Each call in the model's own form, `{"name": ..., "arguments": {...}}`, the arguments as they were written.
+
+    The last one is left open where its arguments break off: what followed would be read as part of them.
+    """
+    heads = [f'{{"name": {to_json(call.name)}, "arguments": {call.json}' for call in calls]
+    open_end = bool(calls) and calls[-1].broken
+    return [head if open_end and at == len(calls) - 1 else head + "}" for at, head in enumerate(heads)]
 
 
 def check_call(call: ToolCall, tools: Sequence[Mapping[str, Any]]) -> str | None:

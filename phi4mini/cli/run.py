@@ -78,12 +78,12 @@ def _prompt(prompt: str | None, files: tuple[str, ...], raw: bool) -> str:
 
 def _finish(result: Any, made: Any, ctx: int) -> None:
     """What the text alone does not say: tool calls as JSON lines, and why the answer ends early."""
-    import json
+    from phi4mini.chat.tools import calls_to_json
 
     if made.text and not made.text.endswith("\n"):
         put("\n")
-    for call in getattr(result, "tool_calls", ()):
-        put(json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False) + "\n")
+    for call in calls_to_json(getattr(result, "tool_calls", ())):
+        put(f"{call}\n")
     if made.finish_reason == "length":
         use = made.usage
         full = use.prompt_tokens + use.completion_tokens >= ctx

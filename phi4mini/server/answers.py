@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
@@ -53,6 +53,7 @@ class Said(_Sent):
     role: Literal["assistant"]
     content: str | None
     tool_calls: list[Called] | msgspec.UnsetType = msgspec.UNSET
+    function_call: Function | msgspec.UnsetType = msgspec.UNSET  # where `functions` were sent
     refusal: None = None
 
 

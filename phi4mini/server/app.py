@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from phi4mini.server.endpoint import Endpoint, EndpointApp
 from phi4mini.server.errors import ApiError
 from phi4mini.server.guard import Guard
+from phi4mini.server.paths import meant
 from phi4mini.server.service import Service
 
 MODULES = ("status", "chat", "completions", "responses", "messages", "embeddings", "text", "openapi", "page.endpoints")
@@ -60,11 +61,25 @@ def _routes(rows: Iterable[Endpoint], service: Service) -> Iterable[Route]:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """404 and 405 in the API's form."""
+    """404 and 405 in the API's form, with the path or the method that would be right."""
     assert isinstance(error, HTTPException)
     code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
     path = request.scope["path"]  # request.url would be put together with the Host header
-    message = f"{request.method} {path[:100]}: {error.detail}"
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    message, headers = f"{request.method} {path[:100]}: {error.detail}", dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(routes, path))
+        message += f"; it takes {headers['Allow']}"
+    elif right := meant(path, lambda one: bool(_methods(routes, one)), [r.path for r in routes if "{" not in r.path]):
+        methods = _methods(routes, right)
+        path, method = right, request.method if request.method in methods else methods[0]
+        message += f"; did you mean {method} {right}?"
     refused = ApiError(error.status_code, message, code=code)
     body = msgspec.json.encode(refused.body(path.startswith("/v1/messages")))
-    return Response(body, error.status_code, {**(error.headers or {}), "Content-Type": "application/json"})
+    return Response(body, error.status_code, {**headers, "Content-Type": "application/json"})
+
+
+def _methods(routes: Iterable[Route], path: str) -> list[str]:
+    """The methods a path can be asked with."""
+    matching = (route for route in routes if route.path_regex.match(path))
+    return sorted({method for route in matching for method in route.methods or ()})

@@ -73,11 +73,11 @@ class Ask:
 
     def _ids(self, service: Service, tools: Sequence[Mapping[str, Any]] | None) -> list[int]:
         if not self.messages:
-            raise ApiError(400, "messages is empty: there is nothing to answer", param="messages")
+            raise BadInput("messages is empty: there is nothing to answer")
         turns = messages_from(self.messages)
-        for at, turn in enumerate(turns):
+        for turn in turns:
             if turn.role == "tool" and not turn.tool_call_id:
-                raise BadInput(f"messages[{at}].tool_call_id is missing: which call does it answer?")
+                raise BadInput(f"{turn.place}.tool_call_id is missing: which call does it answer?")
         if not self.continued:
             if turns[-1].role == "assistant":
                 raise BadInput(

@@ -1,24 +1,31 @@
 """Anthropic's conversations as ours: content blocks to turns, tools and tool_choice to OpenAI's form.
 
-Promises: the order of the blocks is kept; a block that cannot be read is refused with its place and type, never left
-out. It knows no HTTP and no tokens.
+Promises: the order of the blocks is kept, and each turn knows the place it was sent at; a block that cannot be read is
+refused with its place and type, and what is left out is told to the caller by name. It knows no HTTP and no tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from phi4mini.chat import Message, ToolCall
+from phi4mini.chat.messages import call_of
 from phi4mini.errors import BadInput
 
-Turn = dict[str, Any]
+Ignore = Callable[[list[str]], None]
+_THOUGHTS = ("thinking", "redacted_thinking")
+_BILLING = re.compile(r"x-anthropic-billing-header:[^\n]*\n?")
 
 
-def turns_from(messages: Sequence[Mapping[str, Any]], system: str | Sequence[Mapping[str, Any]] | None) -> list[Turn]:
-    """The conversation as OpenAI's messages. Raises BadInput naming the place."""
-    turns: list[Turn] = []
-    if system:
-        turns.append({"role": "system", "content": _text(system, "system")})
+def turns_from(
+    messages: Sequence[Mapping[str, Any]], system: str | Sequence[Mapping[str, Any]] | None, ignore: Ignore
+) -> list[Message]:
+    """The conversation as turns. `ignore` gets the names of what is left out. Raises BadInput naming the place."""
+    turns: list[Message] = []
+    if system and (text := _system(system, ignore)):
+        turns.append(Message("system", text, place="system"))
     for at, message in enumerate(messages):
         where = f"messages[{at}]"
         role, content = message.get("role"), message.get("content")
@@ -26,53 +33,66 @@ def turns_from(messages: Sequence[Mapping[str, Any]], system: str | Sequence[Map
             given = "missing" if role is None else f"{role!r:.40}"
             raise BadInput(f"{where}.role is {given}; known roles: user, assistant, system")
         if isinstance(content, str):
-            turns.append({"role": role, "content": content})
+            turns.append(Message(role, content, place=where))
         elif not isinstance(content, list):
             raise BadInput(f"{where}.content must be a string or a list of blocks")
         elif role == "assistant":
-            turns.append(_assistant(content, where))
+            turns.append(Message.of_parts(_assistant(content, where, ignore), where))
         else:
             turns += _others(str(role), content, where)
     return turns
 
 
-def _assistant(blocks: Sequence[Any], where: str) -> Turn:
-    """Text and calls in one turn; text after a call would be moved before it, and is refused."""
-    text, calls = "", []
+def _system(given: str | Sequence[Mapping[str, Any]], ignore: Ignore) -> str:
+    """Its text, less a first line that only says who pays: it differs in each request, and would spoil the cache."""
+    text = _text(given, "system")
+    if header := _BILLING.match(text):
+        ignore(["system.x-anthropic-billing-header"])
+        return text[header.end() :]
+    return text
+
+
+def _assistant(blocks: Sequence[Any], where: str, ignore: Ignore) -> list[str | ToolCall]:
+    """Texts and calls in their order."""
+    said: list[str | ToolCall] = []
     for at, block in enumerate(blocks):
         place = f"{where}.content[{at}]"
         match block:
-            case {"type": "tool_use", "id": str(id), "name": str(name), "input": dict(given)}:
-                calls.append({"id": id, "type": "function", "function": {"name": name, "arguments": given}})
-            case {"type": "text", "text": str(more)} if not calls or not more.strip():
-                text += more if not calls else ""
-            case {"type": "text", "text": str()}:
-                raise BadInput(f"{place}: text after a tool_use block is not possible; send it in the next message")
+            case {"type": "tool_use", "id": str(id), "name": str(name), "input": dict() | str() as given} if name:
+                said.append(call_of(id, name, given, f"{place}.input"))
+            case {"type": "text", "text": str(more)}:
+                said.append(more)
+            case {"type": kind} if kind in _THOUGHTS:
+                ignore([f"messages.content.{kind}"])
             case _:
                 raise _unread(block, place, "text (with text), tool_use (with id, name, input)")
-    return {"role": "assistant", "content": text, "tool_calls": calls}
+    return said
 
 
-def _others(role: str, blocks: Sequence[Any], where: str) -> list[Turn]:
+def _others(role: str, blocks: Sequence[Any], where: str) -> list[Message]:
     """A user's turn: results of tools as turns of their own, neighbouring texts as one."""
-    turns: list[Turn] = []
+    turns: list[Message] = []
+    texts: list[str] = []
+
+    def close() -> None:
+        if texts:
+            turns.append(Message(role, "\n".join(texts), place=where))
+            texts.clear()
+
     for at, block in enumerate(blocks):
         place = f"{where}.content[{at}]"
         match block:
             case {"type": "text", "text": str(more)}:
-                if turns and turns[-1]["role"] == role:
-                    turns[-1]["content"] += more
-                else:
-                    turns.append({"role": role, "content": more})
+                texts.append(more)
             case {"type": "tool_result", "tool_use_id": str(id)} if role == "user":
+                close()
                 text = _text(block.get("content") or "", f"{place}.content")
                 shown = f"error: {text}" if block.get("is_error") is True else text
-                turns.append({"role": "tool", "content": shown, "tool_call_id": id})
+                turns.append(Message("tool", shown, tool_call_id=id, place=place))
             case _:
                 raise _unread(block, place, "text (with text), tool_result (with tool_use_id)")
-    if not turns:
-        raise BadInput(f"{where}.content is empty")
-    return turns
+    close()
+    return turns or [Message(role, "", place=where)]
 
 
 def _text(content: Any, where: str) -> str:
@@ -87,7 +107,7 @@ def _text(content: Any, where: str) -> str:
                 texts.append(more)
             case _:
                 raise _unread(block, f"{where}[{at}]", "text (with text)")
-    return "".join(texts)
+    return "\n".join(texts)
 
 
 def _unread(block: Any, where: str, known: str) -> BadInput:

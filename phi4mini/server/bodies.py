@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.inspect import LiteralType, StructType, UnionType, type_info
 
+from phi4mini.chat.written import Number, number, plain
 from phi4mini.server.errors import ApiError
 
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -19,17 +20,28 @@ _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 _ANY_KEY = "[...]"  # how msgspec writes an entry of an object, whichever it is
 _NEVER = "Expected `null`, got"  # of a field whose type is null: it is there to be refused by name
 _MOST_SHOWN = 40  # characters of a key
+_CONVERSATIONS = ("messages", "input")  # fields in which a number is as it was written: calls are in them
 
 
 def parsed(body: bytes) -> dict[str, Any]:
     """The JSON object. Raises 400 `invalid_json`."""
+    kept: list[Number] = []
+
+    def read(text: str) -> float:
+        value = number(text)
+        if isinstance(value, Number):
+            kept.append(value)
+        return value
+
     try:
-        given = msgspec.json.decode(body)
+        given = msgspec.json.Decoder(float_hook=read).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {_why(body, error)}", code="invalid_json") from None
     if not isinstance(given, dict):
         raise ApiError(400, f"the body must be a JSON object, not {type(given).__name__}", code="invalid_json")
-    return given
+    if not kept:
+        return given
+    return {key: value if key in _CONVERSATIONS else plain(value) for key, value in given.items()}
 
 
 def typed(given: dict[str, Any], kind: Any) -> Any:

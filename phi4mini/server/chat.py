@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from phi4mini.chat import CallArguments, CallStart, Event, TextDelta
+from phi4mini.chat import CallArguments, CallEnd, CallStart, Event, TextDelta
 from phi4mini.llm import reply_from
 from phi4mini.results import Reply, TokenLogprob
 from phi4mini.server import answers
@@ -18,6 +18,7 @@ from phi4mini.server.choices import Choices, Piece, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, SamplingFields, Some, merged
+from phi4mini.server.history import chat_turns, tools_of
 from phi4mini.server.parts import joined
 from phi4mini.server.streamed import ChatChunk
 
@@ -50,6 +51,8 @@ class ChatBody(SamplingFields, kw_only=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    functions: list[dict[str, Any]] | None = None  # as before there were tools
+    function_call: str | dict[str, Any] | None = None
     continue_final_message: bool | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
@@ -63,24 +66,33 @@ class ChatBody(SamplingFields, kw_only=True):
         limit = merged({"max_tokens": self.max_tokens, "max_completion_tokens": self.max_completion_tokens})
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
         call.within(self.timeout)
+        tools, choice = self._tools()
         return Ask(
-            self.messages,
+            chat_turns(self.messages, call.ignore),
             lambda index: self.sampling(limit, logprobs, index),
-            tools=self.tools or (),
-            tool_choice=chosen_tool(self.tool_choice),
-            parallel=self.parallel_tool_calls is not False,
+            tools=tools,
+            tool_choice=chosen_tool(choice),
+            parallel=self.parallel_tool_calls is not False and not self.functions,
             format=response_format(self.response_format),
             n=self.n or 1,
             continued=bool(self.continue_final_message),
             salt=self.cache_salt,
         )
 
+    def _tools(self) -> tuple[list[dict[str, Any]], Any]:
+        """Tools and tool_choice, under whichever names they came."""
+        if not self.functions:
+            return self.tools or [], self.tool_choice
+        if self.tools:
+            raise ApiError(400, "functions and tools mean the same; send one of them", param="functions")
+        return tools_of(self.functions, self.function_call)
+
 
 async def chat(call: Call, body: ChatBody) -> answers.ChatCompletion | Stream:
     """Answer a conversation."""
     runs = await body.ask(call).runs(call)
     choices = call.service.admit(runs, call)
-    completion = _Completion(call, choices)
+    completion = _Completion(call, choices, bool(body.functions))
     if body.stream:
         shown = bool(body.stream_options and body.stream_options.include_usage)
         return completion.stream(shown, _PROGRESS_EVERY if body.return_progress else None)
@@ -98,11 +110,12 @@ def check_choices(n: int | None, call: Call) -> None:
 class _Completion:
     """One answer in OpenAI's form, as a whole or in chunks."""
 
-    def __init__(self, call: Call, choices: Choices) -> None:
-        self.call, self.choices = call, choices
+    def __init__(self, call: Call, choices: Choices, legacy: bool) -> None:
+        """`legacy`: a call is `function_call`, as programs expect it that sent `functions`."""
+        self.call, self.choices, self.legacy = call, choices, legacy
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
-        self._began = [False] * len(choices.runs)  # whether there was text, by choice
-        self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls alone
+        self._began = [False] * len(choices.runs)  # whether there was text since the last call, by choice
+        self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls
 
     def whole(self) -> answers.ChatCompletion:
         """All at once."""
@@ -126,11 +139,17 @@ class _Completion:
 
     def _choice(self, index: int, reply: Reply) -> answers.Choice:
         said = answers.Said(role="assistant", content=reply.content or (None if reply.tool_calls else ""))
-        if reply.tool_calls:
+        if reply.tool_calls and self.legacy:
+            said.function_call = answers.Function(reply.tool_calls[0].name, reply.tool_calls[0].json)
+        elif reply.tool_calls:
             said.tool_calls = [_called(call.to_openai()) for call in reply.tool_calls]
         logprobs = None if reply.generation is None else reply.generation.logprobs
         noted = None if logprobs is None else answers.Logprobs([self._logprob(entry) for entry in logprobs])
-        return answers.Choice(index, said, reply.finish_reason, noted)  # type: ignore[arg-type]
+        return answers.Choice(index, said, self._reason(reply), noted)
+
+    def _reason(self, reply: Reply) -> answers.FinishReason:
+        reason = "function_call" if self.legacy and reply.finish_reason == "tool_calls" else reply.finish_reason
+        return reason  # type: ignore[return-value]
 
     async def stream(self, with_usage: bool, progress: float | None) -> Stream:
         """Chunk by chunk; the usage comes last, in a chunk without choices."""
@@ -158,9 +177,9 @@ class _Completion:
         if piece.over:
             run, events = self.choices.runs[piece.index], self.choices.events[piece.index]
             reply = reply_from(events, run)
-            if reply.content and self._space[piece.index]:
+            if self._space[piece.index] and not reply.tool_calls:
                 chunks.append(self._chunk(piece.index, {"content": self._space[piece.index]}))
-            reason = reply.finish_reason
+            reason = self._reason(reply)
             chunks.append(self._chunk(piece.index, {}, reason=reason, timings=self.choices.timings()))
         return chunks
 
@@ -173,13 +192,20 @@ class _Completion:
                 return {"content": text} if self._began[choice] else None
             case CallStart():
                 function = {"name": event.name, "arguments": ""}
+                if self.legacy:
+                    return {"function_call": function}
                 return {
                     "tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]
                 }
+            case CallArguments() if self.legacy:
+                return {"function_call": {"arguments": event.delta}}
             case CallArguments():
                 return {"tool_calls": [{"index": event.index, "function": {"arguments": event.delta}}]}
-            case _:  # the end of a call; a broken one's text follows
-                return None
+            case CallEnd():
+                self._began[choice], self._space[choice] = False, ""
+            case _:  # a broken call's text follows
+                pass
+        return None
 
     def _chunk(
         self, index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None, **more: Any

@@ -185,6 +185,6 @@ ENDPOINTS = [
         answer=answers.TextCompletion,
         streams=TextChunk,
         works=True,
-        names=NAMES,
+        names=NAMES | {"messages": "prompt"},
     )
 ]

@@ -83,8 +83,10 @@ async def embed(call: Call, body: EmbeddingBody) -> Embeddings:
 def _check_length(count: int, ctx: int, at: int) -> None:
     if count <= ctx:
         return
-    message = f"input[{at}] has {count} tokens; the context holds {ctx}"
-    refused = ApiError(400, message, param="input", code="context_length_exceeded")
+    code = "context_length_exceeded"
+    message = f"input[{at}] is too long: {count} tokens > {ctx} maximum ({code}); "
+    message += f"this model's maximum context length is {ctx} tokens"
+    refused = ApiError(400, message, param=f"input[{at}]", code=code)
     refused.more = {"n_prompt_tokens": count, "n_ctx": ctx}
     raise refused
 

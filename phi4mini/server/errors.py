@@ -50,7 +50,8 @@ class ApiError(Exception):
         """The JSON body."""
         if anthropic:
             kind = _ANTHROPIC_TYPES.get(self.status, "api_error")
-            return {"type": "error", "error": {"type": kind, "message": self.message}}
+            told = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+            return {"type": "error", "error": told | self.more}
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error | self.more}
 
@@ -82,7 +83,7 @@ def as_api_error(error: BaseException, names: Mapping[str, str] | None = None) -
         case ApiError():
             return error
         case TooLong():
-            return too_long(error.prompt_tokens, error.limit)
+            return _too_long(error, names or {})
         case BadInput():
             message, param = _renamed(str(error), names or {})
             return ApiError(400, message, param=param)
@@ -100,20 +101,30 @@ def as_api_error(error: BaseException, names: Mapping[str, str] | None = None) -
             return ApiError(500, "a fault of the server; its log says more", kind="server_error", code="internal_error")
 
 
-def too_long(prompt_tokens: int, limit: int, new_tokens: int | None = None) -> ApiError:
-    """What does not fit the context, with both numbers."""
-    asked = "at least one new token" if new_tokens is None else f"{new_tokens} new ones that are asked for"
-    message = f"the prompt has {prompt_tokens} tokens; with {asked} it does not fit the context of {limit} tokens"
-    refused = ApiError(400, message, param="messages", code="context_length_exceeded")
-    refused.more = {"n_prompt_tokens": prompt_tokens, "n_ctx": limit}
+def _too_long(error: TooLong, names: Mapping[str, str]) -> ApiError:
+    """What does not fit the context, with both numbers and in the words that programs look for: Anthropic's sentences,
+    OpenAI's code (in the message too, since some see nothing else) and its "maximum context length".
+    """
+    prompt, limit, new = error.prompt_tokens, error.limit, error.new_tokens
+    code = "context_length_exceeded"
+    if prompt < limit and new is not None:
+        asked = names.get("max_new_tokens", "max_tokens")
+        message = f"input length and `{asked}` exceed context limit: {prompt} + {new} > {limit} ({code}); "
+        message += f"at most {limit - prompt} new tokens fit"
+    else:
+        longest = limit if prompt > limit else limit - 1  # at least one token is to be new
+        message = f"prompt is too long: {prompt} tokens > {longest} maximum ({code}); "
+        message += f"this model's maximum context length is {limit} tokens, at least one of them new"
+    refused = ApiError(400, message, param=names.get("messages", "messages"), code=code)
+    refused.more = {"n_prompt_tokens": prompt, "n_ctx": limit}
     return refused
 
 
 def _renamed(message: str, names: Mapping[str, str]) -> tuple[str, str | None]:
     """The message with our names of parameters replaced by the request's, and the one it begins with."""
     for ours, theirs in names.items():
-        if "_" in ours:  # others are words too; in quotes is what somebody sent
-            message = re.sub(rf"(?<!['\w]){ours}(?!['\w])", theirs, message)
+        if not ours.isalpha():  # others are words too; in quotes is what somebody sent
+            message = re.sub(rf"(?<!['\w]){re.escape(ours)}(?!['\w])", theirs, message)
     found = _LEADING_NAME.match(message)
     if not found:
         return message, None

@@ -30,6 +30,7 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 _LEFT = 499  # as nginx has it: the client left, or did not read, before the answer was whole; nobody is sent this
 _SAFE_METHODS = ("GET", "HEAD")
+_CURL_TYPE = "application/x-www-form-urlencoded"  # what `curl -d` says of any body, unless it is told another
 _ALLOWED_HEADERS = "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta, x-timeout"
 _WRONG_KEYS, _WRONG_SECONDS, _MOST_PEERS = 20, 60.0, 4096  # wrong keys one address may send in that time
 
@@ -66,6 +67,8 @@ class Guard:
                 seen["status"] = message["status"]
                 has = {name.lower() for name, _ in message["headers"]}
                 marks = [mark for mark in self._marks(id, origin, scope) if mark[0] == b"vary" or mark[0] not in has]
+                if self._stays(headers, message["headers"]):
+                    marks.append((b"keep-alive", f"timeout={self.settings.idle_deadline}".encode()))
                 message = {**message, "headers": [*message["headers"], *marks]}
             await send(message)
 
@@ -112,7 +115,7 @@ class Guard:
             raise ApiError(413, f"the body is larger than {self.settings.body_limit} bytes", code="body_too_large")
         if scope["method"] == "POST":
             kind = (headers.first("content-type") or "application/json").partition(";")[0].strip().lower()
-            if kind != "application/json":
+            if kind != "application/json" and not (kind == _CURL_TYPE and _from_no_browser(headers)):
                 message = f"the body must be application/json, not {kind[:60]}"
                 raise ApiError(415, message, code="unsupported_media_type")
             if (coding := (headers.first("content-encoding") or "identity").strip().lower()) != "identity":
@@ -192,6 +195,11 @@ class Guard:
                 yield b"access-control-allow-headers", _ALLOWED_HEADERS.encode()
                 yield b"access-control-max-age", b"600"
 
+    def _stays(self, asked: _Headers, answered: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether the connection is kept for another request, as far as both sides have said."""
+        closing = any(name.lower() == b"connection" and value.lower() == b"close" for name, value in answered)
+        return not closing and (asked.first("connection") or "").strip().lower() != "close"
+
     def _report(self, scope: Scope, id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "(none)"
         if not status or scope["state"].get("left"):
@@ -243,6 +251,11 @@ def owner_of(key: str) -> str:
 def _bearer(header: str | None) -> str | None:
     kind, _, key = (header or "").partition(" ")
     return key.strip() if kind.lower() == "bearer" and key else None
+
+
+def _from_no_browser(headers: _Headers) -> bool:
+    """Whether a request has nothing of what browsers send with each form; a page may send one to any address."""
+    return not any(headers.count(name) for name in ("origin", "referer", "sec-fetch-site", "sec-fetch-mode", "cookie"))
 
 
 def _refused(status: int, message: str, code: str) -> ApiError:

@@ -1,48 +1,61 @@
 """The input of OpenAI's Responses API as ours: items to turns, flat tools to functions.
 
-Promises: the order of the items is kept; calls that follow each other are one turn, as they were when the model wrote
-them; an item that cannot be read, or that points to something stored, is refused with its place and type.
+Promises: the order of the items is kept, and each turn knows the place it was sent at; texts and calls that follow each
+other are one turn, as they were when the model wrote them; an item that cannot be read, or that points to something
+stored, is refused with its place and type, and what is left out is told to the caller by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from phi4mini.chat import Message, ToolCall
+from phi4mini.chat.messages import call_of
 from phi4mini.errors import BadInput
 
-Turn = dict[str, Any]
+Ignore = Callable[[list[str]], None]
 _TEXTS = ("input_text", "output_text", "text")
 _ROLES = ("user", "assistant", "system", "developer")
 
 
-def turns_from(given: str | Sequence[Any], instructions: str | None) -> list[Turn]:
-    """The conversation as OpenAI's chat messages. Raises BadInput naming the place."""
-    turns: list[Turn] = [{"role": "system", "content": instructions}] if instructions else []
+def turns_from(given: str | Sequence[Any], instructions: str | None, ignore: Ignore) -> list[Message]:
+    """The conversation as turns. `ignore` gets the names of what is left out. Raises BadInput naming the place."""
+    turns = [Message("system", instructions, place="instructions")] if instructions else []
     if isinstance(given, str):
-        return [*turns, {"role": "user", "content": given}]
+        return [*turns, Message("user", given, place="input")]
     for at, item in enumerate(given):
         where = f"input[{at}]"
         match item:
-            case {"type": "function_call", "call_id": str(id), "name": str(name), "arguments": str(arguments)}:
-                call = {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-                if not turns or turns[-1]["role"] != "assistant":
-                    turns.append({"role": "assistant", "content": "", "tool_calls": []})
-                turns[-1].setdefault("tool_calls", []).append(call)
+            case {"type": "function_call", "call_id": str(id), "name": str(name), "arguments": str(written)} if name:
+                _said(turns, call_of(id, name, written, f"{where}.arguments"), where)
             case {"type": "function_call_output", "call_id": str(id), "output": output}:
-                turns.append({"role": "tool", "content": _text(output, f"{where}.output"), "tool_call_id": id})
+                turns.append(Message("tool", _text(output, f"{where}.output"), tool_call_id=id, place=where))
+            case {"type": "reasoning"}:
+                ignore(["input.reasoning"])  # another model's: none are made here
             case {"role": role, "content": content} if item.get("type", "message") == "message":
                 if role not in _ROLES:
                     raise BadInput(f"{where}.role is {role!r:.40}; known roles: {', '.join(_ROLES)}")
-                turns.append({"role": role, "content": _text(content, f"{where}.content")})
+                text = _text(content, f"{where}.content", "" if role == "assistant" else "\n")
+                if role == "assistant" and turns and turns[-1].tool_calls:
+                    _said(turns, text, where)
+                else:
+                    turns.append(Message("system" if role == "developer" else role, text, place=where))
             case _:
                 raise _unread(item, where)
     return turns
 
 
-def _text(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return content
+def _said(turns: list[Message], part: str | ToolCall, where: str) -> None:
+    """One more part of the assistant's turn, which begins here where the last turn is another's."""
+    last = turns.pop() if turns and turns[-1].role == "assistant" else Message("assistant", "", place=where)
+    turns.append(Message.of_parts((*(last.said or (last.content,)), part), last.place))
+
+
+def _text(content: Any, where: str, between: str = "\n") -> str:
+    """A text, or its parts joined; what the assistant said in parts followed each other without a line end."""
+    if content is None or isinstance(content, str):
+        return content or ""
     if not isinstance(content, list):
         raise BadInput(f"{where} must be a string or a list of text parts")
     texts = []
@@ -50,10 +63,12 @@ def _text(content: Any, where: str) -> str:
         match part:
             case {"type": kind, "text": str(text)} if kind in _TEXTS:
                 texts.append(text)
+            case {"type": "refusal", "refusal": str(text)}:
+                texts.append(text)
             case _:
                 kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
                 raise BadInput(f"{where}[{at}] is of type {kind!r:.60} or incomplete; this model reads text only")
-    return "".join(texts)
+    return between.join(texts)
 
 
 def _unread(item: Any, where: str) -> BadInput:

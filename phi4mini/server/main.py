@@ -25,6 +25,7 @@ _FLUSH = 2.0  # seconds for what was said last to reach the clients
 _FLUSH_NOW = 0.2  # the same when somebody is impatient
 _SAME_SIGNAL = 1.0  # seconds: systemd and `timeout` signal every process of a group, and the watcher passes its own on
 _SPARE_FILES = 200  # descriptors for everything that is no connection
+_GRACE = 5  # seconds a connection outlives what its answers promise: a request may be on its way when they are over
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,7 +41,7 @@ def serve(service: Service, listener: socket.socket, started: Callable[[], None]
         lifespan="on",
         log_config=None,
         access_log=False,
-        timeout_keep_alive=settings.idle_deadline,
+        timeout_keep_alive=settings.idle_deadline + _GRACE,
         timeout_graceful_shutdown=round(_FLUSH) + 1,  # never reached: we cut connections off before that
         **h11_settings(),
     )

@@ -25,7 +25,15 @@ from phi4mini.server.streamed import MessageEvent
 from phi4mini.server.text import InputTokens
 
 Block = dict[str, Any]
-_NAMES = {"max_new_tokens": "max_tokens", "stop": "stop_sequences"}
+_NAMES = {
+    "max_new_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "tool_call_id": "tool_use_id",
+    "response_format": "output_config.format",
+    ".function.parameters": ".input_schema",
+    ".function.name": ".name",
+    ".function.description": ".description",
+}
 
 
 class CountBody(msgspec.Struct, kw_only=True):
@@ -43,10 +51,9 @@ class CountBody(msgspec.Struct, kw_only=True):
     def ask(self, call: Call, sampling: dict[str, Any], salt: str | None = None) -> Ask:
         """What is asked, checked as far as it can be without the model."""
         call.service.check_model(self.model)
-        turns = turns_from(self.messages, self.system)
-        last = turns[-1] if turns else {}
-        continued = last.get("role") == "assistant"
-        if continued and last.get("tool_calls"):
+        turns = turns_from(self.messages, self.system, call.ignore)
+        continued = bool(turns) and turns[-1].role == "assistant"
+        if continued and turns[-1].tool_calls:
             raise BadInput("messages: the last one calls tools; their results must follow it")
         choice = self.tool_choice or {}
         return Ask(
@@ -167,7 +174,7 @@ class _Answer:
 def _block(part: Closed) -> Block:
     if part.call is None:
         return {"type": "text", "text": part.text}
-    return {"type": "tool_use", "id": part.call.id, "name": part.call.name, "input": part.call.arguments}
+    return {"type": "tool_use", "id": part.call.id, "name": part.call.name, "input": msgspec.Raw(part.text.encode())}
 
 
 def _step(step: Step) -> bytes:
@@ -211,5 +218,6 @@ ENDPOINTS = [
         body=CountBody,
         answer=InputTokens,
         dialect="anthropic",
+        names=_NAMES,
     ),
 ]

@@ -54,10 +54,14 @@ class ErrorBody(msgspec.Struct):
 
 
 class MessagesErrorDetail(msgspec.Struct):
-    """What was wrong."""
+    """What was wrong; beside Anthropic's two fields those of OpenAI's form."""
 
     type: str
     message: str
+    param: str | None
+    code: str | None
+    n_prompt_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    n_ctx: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class MessagesErrorBody(msgspec.Struct):

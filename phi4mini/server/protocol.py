@@ -65,6 +65,8 @@ class _Guarded(H11Protocol):
             self._see_it_closed()
         elif self.conn.their_state is h11.SEND_BODY and self._timer is None:
             self._begin_waiting()
+        elif size := self.transport.get_write_buffer_size():
+            self.loop.call_later(self._write_deadline, self._see_it_read, size)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -95,6 +97,14 @@ class _Guarded(H11Protocol):
     def _too_slow(self) -> None:
         self._timer = None
         self.transport.abort()
+
+    def _see_it_read(self, before: int) -> None:
+        """A kept connection rests for long; one whose answer lies there unread is given up sooner."""
+        size = 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
+        if size >= before:
+            self.transport.abort()
+        elif size:
+            self.loop.call_later(self._write_deadline, self._see_it_read, size)
 
     def _see_it_closed(self) -> None:
         """A closed connection lasts until the client has read what was written, which may be never."""

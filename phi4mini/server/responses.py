@@ -20,6 +20,15 @@ from phi4mini.server.parts import closed_parts
 from phi4mini.server.response_events import ResponseAnswer
 from phi4mini.server.streamed import ResponseEvent
 
+_NAMES = NAMES | {
+    "max_new_tokens": "max_output_tokens",
+    "messages": "input",
+    "tool_call_id": "call_id",
+    "response_format": "text.format",
+    ".function.parameters": ".parameters",
+    ".function.name": ".name",
+    ".function.description": ".description",
+}
 _INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")  # the second: there is none to include
 
 
@@ -27,7 +36,7 @@ class TextConfig(msgspec.Struct):
     """What the text must look like."""
 
     format: dict[str, Any] | None = None
-    verbosity: Literal["medium"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class InputBody(SamplingFields, kw_only=True):
@@ -60,8 +69,10 @@ class InputBody(SamplingFields, kw_only=True):
         call.service.check_model(self.model)
         self._check_stateless()
         call.within(self.timeout)
+        if self.text and self.text.verbosity not in (None, "medium"):
+            call.ignore(["text.verbosity"])
         return Ask(
-            turns_from(self.input, self.instructions),
+            turns_from(self.input, self.instructions, call.ignore),
             lambda index: self.sampling(self.max_output_tokens, self.logprobs, index),
             tools=functions_from(self.tools or ()),
             tool_choice=chosen_tool(self.tool_choice),
@@ -127,7 +138,7 @@ ENDPOINTS = [
         answer=Response,
         streams=ResponseEvent,
         works=True,
-        names=NAMES | {"max_new_tokens": "max_output_tokens"},
+        names=_NAMES,
     ),
     Endpoint(
         "POST",
@@ -136,5 +147,6 @@ ENDPOINTS = [
         "Count the tokens of a response's input.",
         body=InputBody,
         answer=ResponseInputTokens,
+        names=_NAMES,
     ),
 ]

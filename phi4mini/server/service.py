@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from phi4mini.errors import TooLong
 from phi4mini.llm import Model, TextModel
 from phi4mini.runner import Runner
 from phi4mini.runs import Reader, Run
 from phi4mini.server import bodies
 from phi4mini.server.choices import Choices
-from phi4mini.server.errors import ApiError, busy, not_loaded, too_long, unavailable
+from phi4mini.server.errors import ApiError, busy, not_loaded, unavailable
 from phi4mini.server.logs import Log
 from phi4mini.server.metrics import Metrics
 from phi4mini.server.settings import Settings
@@ -156,7 +157,7 @@ class Service:
         """A run of this caller's; whoever has another key never begins with what this one has asked."""
         ctx, new = self.facts.ctx, sampling.get("max_new_tokens")
         if len(ids) + (new or 1) > ctx:
-            raise too_long(len(ids), ctx, new)
+            raise TooLong(len(ids), ctx, ctx, new)
         salt = "\0".join(part for part in (call.owner, who.pop("salt", None)) if part) or None
         return self.text.run(ids, sampling, reader, salt=salt, owner=call.owner, **who)
 

@@ -38,7 +38,7 @@ class Settings:
     header_deadline: float = 10.0
     body_deadline: float = 30.0
     write_deadline: float = 30.0
-    idle_deadline: int = 5  # of a kept connection between requests
+    idle_deadline: int = 75  # of a kept connection between requests, as nginx has it; answers say so
     request_deadline: float | None = None
     drain: float = 30.0
     ping: float = 1.0  # silence in a stream before a comment is sent

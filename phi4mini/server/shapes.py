@@ -11,6 +11,7 @@ from typing import Any
 Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
 _OBJECT: Schema = {"type": "object"}
+_NULL: Schema = {"type": "null"}
 
 
 def closed(required: tuple[str, ...], /, **properties: Schema) -> Schema:
@@ -22,6 +23,11 @@ def parts(*kinds: str) -> Schema:
     """Text, or a list of text parts of these types."""
     part = closed(("type", "text"), type={"enum": list(kinds)}, text=_TEXT)
     return {"anyOf": [_TEXT, {"type": "array", "items": part}]}
+
+
+def or_null(shape: Schema) -> Schema:
+    """The same, or nothing."""
+    return {"anyOf": [shape, _NULL]}
 
 
 def listed(items: Schema, least: int = 0) -> Schema:
@@ -46,10 +52,20 @@ CHAT_MESSAGES = listed(
     {
         "oneOf": [
             closed(("role", "content"), role={"enum": ["system", "developer", "user"]}, content=parts("text")),
-            closed(("role",), role={"const": "assistant"}, content=parts("text"), tool_calls=listed(_CALL)),
             closed(
-                ("role", "content", "tool_call_id"), role={"const": "tool"}, content=parts("text"), tool_call_id=_TEXT
+                ("role",),
+                role={"const": "assistant"},
+                content=or_null(parts("text")),
+                tool_calls=listed(_CALL),
+                function_call=or_null(_CALL["properties"]["function"]),
             ),
+            closed(
+                ("role", "tool_call_id"),
+                role={"const": "tool"},
+                content=or_null(parts("text")),
+                tool_call_id=_TEXT,
+            ),
+            closed(("role", "name"), role={"const": "function"}, name=_TEXT, content=or_null(parts("text"))),
         ]
     },
     least=1,
@@ -88,8 +104,9 @@ ITEMS: Schema = {
                         ("role", "content"),
                         type={"const": "message"},
                         role={"enum": ["system", "developer", "user", "assistant"]},
-                        content=parts("input_text", "output_text", "text"),
+                        content=or_null(parts("input_text", "output_text", "text")),
                     ),
+                    closed(("type",), type={"const": "reasoning"}),
                     closed(
                         ("type", "call_id", "name", "arguments"),
                         type={"const": "function_call"},
@@ -101,7 +118,7 @@ ITEMS: Schema = {
                         ("type", "call_id", "output"),
                         type={"const": "function_call_output"},
                         call_id=_TEXT,
-                        output=parts("input_text", "output_text", "text"),
+                        output=or_null(parts("input_text", "output_text", "text")),
                     ),
                 ]
             },
@@ -118,18 +135,19 @@ TEXT_FORMAT: Schema = {
 
 _TEXT_BLOCK = closed(("type", "text"), type={"const": "text"}, text=_TEXT)
 _TOOL_USE = closed(("type", "id", "name", "input"), type={"const": "tool_use"}, id=_TEXT, name=_TEXT, input=_OBJECT)
+_THOUGHT = closed(("type",), type={"enum": ["thinking", "redacted_thinking"]})
 _TOOL_RESULT = closed(
     ("type", "tool_use_id"),
     type={"const": "tool_result"},
     tool_use_id=_TEXT,
-    content=parts("text"),
+    content=or_null(parts("text")),
     is_error={"type": "boolean"},
 )
 BLOCK_MESSAGES = listed(
     closed(
         ("role", "content"),
         role={"enum": ["user", "assistant", "system"]},
-        content={"anyOf": [_TEXT, listed({"oneOf": [_TEXT_BLOCK, _TOOL_USE, _TOOL_RESULT]})]},
+        content={"anyOf": [_TEXT, listed({"oneOf": [_TEXT_BLOCK, _TOOL_USE, _TOOL_RESULT, _THOUGHT]})]},
     ),
     least=1,
 )
@@ -147,6 +165,8 @@ OF: dict[str, dict[str, Schema]] = {  # type -> field -> its schema
         "tools": CHAT_TOOLS,
         "tool_choice": CHAT_TOOL_CHOICE,
         "response_format": RESPONSE_FORMAT,
+        "functions": listed(closed(("name",), **_FUNCTION)),
+        "function_call": {"anyOf": [{"enum": ["none", "auto"]}, closed(("name",), name=_TEXT)]},
     },
     "CompletionBody": {"prompt": prompts(64), "response_format": RESPONSE_FORMAT},
     "EmbeddingBody": {"input": prompts(256)},

@@ -58,6 +58,7 @@ class Delta(msgspec.Struct):
     role: Literal["assistant"] | _Maybe = msgspec.UNSET
     content: str | _Maybe = msgspec.UNSET
     tool_calls: list[CalledPart] | _Maybe = msgspec.UNSET
+    function_call: FunctionPart | _Maybe = msgspec.UNSET
 
 
 class ChunkChoice(msgspec.Struct):

@@ -14,6 +14,7 @@ from phi4mini.server.chat import ChatBody
 from phi4mini.server.endpoint import Call, Endpoint
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import Id, Text
+from phi4mini.server.history import chat_turns
 
 _PIECE_BYTES = 8  # of a body, about, for each id that is to become text
 
@@ -105,7 +106,7 @@ async def tokenize(call: Call, body: TokenizeBody) -> Tokens:
     if body.tools and body.messages is None:
         raise ApiError(400, "tools need messages", param="tools")
     if body.messages is not None:
-        ids = await Ask(body.messages, _no_sampling, tools=body.tools or ()).ids(call)
+        ids = await Ask(chat_turns(body.messages, call.ignore), _no_sampling, tools=body.tools or ()).ids(call)
     else:
         text = body.content if body.content is not None else body.prompt or ""
         ids = await service.apart(lambda: service.text.tokenizer.encode(text), len(text))
@@ -154,7 +155,12 @@ async def render(call: Call, body: ConversationBody) -> Prompt:
     """What the model sees of a conversation."""
     service = call.service
     service.check_model(body.model)
-    ask = Ask(body.messages, _no_sampling, tools=body.tools or (), continued=bool(body.continue_final_message))
+    ask = Ask(
+        chat_turns(body.messages, call.ignore),
+        _no_sampling,
+        tools=body.tools or (),
+        continued=bool(body.continue_final_message),
+    )
     ids = await ask.ids(call)
     text = await service.apart(lambda: service.text.tokenizer.decode(ids), len(ids) * _PIECE_BYTES)
     return Prompt(text, ids, len(ids), service.facts.ctx)

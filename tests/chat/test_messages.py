@@ -14,7 +14,7 @@ def test_openai_forms():
     assert from_openai({"role": "user", "content": "hi"}) == Message("user", "hi")
     assert from_openai({"role": "developer", "content": "be brief"}) == Message("system", "be brief")
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert from_openai({"role": "user", "content": parts}) == Message("user", "ab")
+    assert from_openai({"role": "user", "content": parts}) == Message("user", "a\nb")
     expected = Message("assistant", "", tool_calls=(ToolCall("c1", "f", {"a": 1}),))
     assert from_openai({"role": "assistant", "content": None, "tool_calls": [CALL]}) == expected
     result = from_openai({"role": "tool", "tool_call_id": "c1", "content": "7", "name": "f"})
@@ -51,7 +51,7 @@ def bad_call(function: object, **others: object) -> dict[str, object]:
         ({"role": "robot", "content": "x"}, r"messages\[1\].role is 'robot'; known roles: system"),
         ({"content": "x"}, r"messages\[1\].role is missing"),
         ({"role": "user"}, r"messages\[1\].content is missing or null"),
-        ({"role": "assistant", "content": None, "tool_calls": []}, r"messages\[1\].content is missing or null"),
+        ({"role": "system", "content": None}, r"messages\[1\].content is missing or null"),
         ({"role": "user", "content": 5}, r"messages\[1\].content must be a string or a list"),
         ({"role": "user", "content": ["x"]}, r"messages\[1\].content\[0\] must be an object"),
         (
@@ -66,8 +66,11 @@ def bad_call(function: object, **others: object) -> dict[str, object]:
         ({"role": "user", "content": "x", "tool_calls": [CALL]}, r"messages\[1\].tool_calls: only the assistant"),
         ({"role": "assistant", "content": "x", "tool_calls": "f"}, r"messages\[1\].tool_calls must be a list"),
         (bad_call({"arguments": {}}), r"tool_calls\[0\] needs function.name"),
-        (bad_call({"name": "f", "arguments": "{"}), r"tool_calls\[0\].function.arguments is not JSON"),
-        (bad_call({"name": "f", "arguments": "[1]"}), r"arguments must be a JSON object, got list"),
+        (
+            bad_call({"name": "f", "arguments": [1]}),
+            r"tool_calls\[0\].function.arguments must be a JSON object, got list",
+        ),
+        (bad_call({"name": "f", "arguments": "\udc80"}), r"tool_calls\[0\].function.arguments is not Unicode"),
         (bad_call({"name": "f"}, id=5), r"tool_calls\[0\].id must be a string"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import re
 import subprocess
 import sys
@@ -290,3 +291,52 @@ def test_C11_wrong_keys_are_forgotten_and_the_table_is_bounded():
     for n in range(10_000):
         attempts.too_many(str(n))
     assert len(attempts._seen) <= 4096
+
+
+# ---- curl -d, and what a page of another origin can send
+
+FORM = "application/x-www-form-urlencoded"
+BODY = asking("hi", 1)
+BROWSERS = [  # what browsers send with a form, or with fetch in the mode no-cors, beside the type
+    {"Origin": FORBIDDEN},
+    {"Origin": "null"},
+    {"Origin": "http://page.example"},
+    {"Origin": "http://localhost"},
+    {"Origin": FORBIDDEN, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Sec-Fetch-Mode": "navigate"},
+    {"Referer": "http://evil.example/form.html"},
+    {"Cookie": "a=b"},
+]
+
+
+@pytest.mark.parametrize("kind", [FORM, FORM.upper(), f"{FORM}; charset=utf-8"])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages", "/tokenize"])
+def test_RQ9_curl_d_without_a_content_type_works(keyless, path, kind):
+    bodies = {
+        "/v1/completions": {"prompt": "hi", "max_tokens": 1},
+        "/v1/responses": {"input": "hi", "max_output_tokens": 1},
+        "/v1/messages": {"model": "default", "messages": BODY["messages"], "max_tokens": 1},
+        "/tokenize": {"content": "hi"},
+    }
+    headers = {"Content-Type": kind, "User-Agent": "curl/8.9.1", "Accept": "*/*"}
+    answer = keyless.ask(path, json.dumps(bodies.get(path, BODY)).encode(), **headers)
+    assert answer.status == 200, answer.body
+
+
+def test_RQ9_a_form_that_is_no_json_is_still_none(keyless, server):
+    answer = keyless.ask(CHAT, b"messages=hi&max_tokens=1", Content_Type=FORM)
+    assert (answer.status, answer.code) == (400, "invalid_json")
+    assert server.ask(CHAT, json.dumps(BODY).encode(), Content_Type=FORM).status == 401, "it needs a key as ever"
+    assert server.ask(CHAT, json.dumps(BODY).encode(), Content_Type=FORM, **bearer()).status == 200
+
+
+@pytest.mark.parametrize("sent", BROWSERS, ids=range(len(BROWSERS)))
+@pytest.mark.parametrize("kind", [FORM, "text/plain", "multipart/form-data; boundary=x"])
+def test_RQ9_a_browsers_form_is_refused_whatever_it_holds(keyless, kind, sent):
+    before = keyless.metric("generation_tokens_total")
+    answer = keyless.ask(CHAT, json.dumps(BODY).encode(), Content_Type=kind, **sent)
+    assert answer.status in (403, 415) and answer.code in ("unknown_origin", "unsupported_media_type")
+    assert keyless.metric("generation_tokens_total") == before

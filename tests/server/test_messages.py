@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from phi4mini.server.blocks import turns_from
 from tests.server.process import Answer, Server
 
 PATH = "/v1/messages"
@@ -118,7 +119,7 @@ def test_blocks_are_read_in_their_order(demo):
     chat = {
         "messages": [
             {"role": "system", "content": "Be brief."},
-            user("Note it"),
+            user("Note \nit"),
             {"role": "assistant", "content": "Sure.", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "t1", "content": "error: full"},
             user("And now?"),
@@ -161,7 +162,6 @@ def test_blocks_that_cannot_be_read_are_named(demo, type):
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "robot", "content": "hi"}]}, "messages[0].role"),
-        ({"messages": [user([])]}, "messages[0].content"),
         ({"messages": [user(5)]}, "messages[0].content"),
         ({"messages": [user([{"type": "tool_result", "tool_use_id": "t9", "content": "x"}])]}, "t9"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
@@ -172,7 +172,7 @@ def test_blocks_that_cannot_be_read_are_named(demo, type):
         ({"temperature": 3}, "temperature"),
         ({"output_config": {"format": {"type": "text"}}}, "output_config.format"),
     ],
-    ids=range(14),
+    ids=range(13),
 )
 def test_what_is_wrong_is_named_in_anthropics_form(demo, fields, named):
     answer = demo.ask(PATH, {"model": "demo", "max_tokens": 1, "messages": [user("hi")], **fields})
@@ -183,3 +183,55 @@ def test_what_is_wrong_is_named_in_anthropics_form(demo, fields, named):
 def test_what_does_not_fit_is_an_error_before_the_stream(demo):
     answer = send(demo, user("word " * 5000), stream=True)
     assert answer.status == 400 and "2048" in answer.json["error"]["message"] and answer.json["type"] == "error"
+
+
+# ---- the line with which a coding agent says who pays
+
+HEADER = "x-anthropic-billing-header: cc_version=2.1.100; cch="
+SYSTEMS = [  # how a system text comes with that line first
+    lambda cch: [{"type": "text", "text": f"{HEADER}{cch};"}, {"type": "text", "text": LONG}],
+    lambda cch: [{"type": "text", "text": f"{HEADER}{cch};\n"}, {"type": "text", "text": LONG}],
+    lambda cch: [{"type": "text", "text": f"{HEADER}{cch};\n{LONG}"}],
+    lambda cch: f"{HEADER}{cch};\n{LONG}",
+    lambda cch: [{"type": "text", "text": f"{HEADER}{cch};", "cache_control": {"type": "ephemeral"}},
+                 {"type": "text", "text": LONG[:400]}, {"type": "text", "text": LONG[400:]}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=range(len(SYSTEMS)))
+def test_RQ14_a_billing_line_does_not_break_the_prefix_cache(demo, system):
+    first = send(demo, user("hi"), new=1, system=system("aaaaa"))
+    again = send(demo, user("hi"), new=1, system=system("bbbbb"))
+    assert first.headers["x-ignored-fields"] == "system.x-anthropic-billing-header"
+    usage = again.json["usage"]
+    assert usage["cache_read_input_tokens"] >= 128 and usage["input_tokens"] <= 64
+
+
+@pytest.mark.parametrize(
+    ("system", "kept"),
+    [
+        (f"{HEADER}a;", None),
+        (f"{HEADER}a;\nBe brief.", "Be brief."),
+        (f"{HEADER}a;\n\nBe brief.", "\nBe brief."),
+        ([{"type": "text", "text": f"{HEADER}a;"}], None),
+        ([{"type": "text", "text": f"{HEADER}a;"}, {"type": "text", "text": "Be brief."}], "Be brief."),
+        ([{"type": "text", "text": "Be brief."}, {"type": "text", "text": f"{HEADER}a;"}], f"Be brief.\n{HEADER}a;"),
+        (f"Be brief.\n{HEADER}a;", f"Be brief.\n{HEADER}a;"),
+        (f" {HEADER}a;", f" {HEADER}a;"),
+        (f"The {HEADER}a;", f"The {HEADER}a;"),
+        ("x-anthropic-billing: a\nBe brief.", "x-anthropic-billing: a\nBe brief."),
+        (f"{HEADER}a;\n{HEADER}b;", f"{HEADER}b;"),
+    ],
+    ids=range(11),
+)
+def test_RQ14_only_a_first_line_that_is_nothing_else_is_left_out(system, kept):
+    ignored: list[str] = []
+    turns = turns_from([user("hi")], system, ignored.extend)
+    assert [turn.content for turn in turns if turn.role == "system"] == ([] if kept is None else [kept])
+    assert bool(ignored) == (kept != (system if isinstance(system, str) else "\n".join(b["text"] for b in system)))
+
+
+def test_RQ14_it_is_not_counted_either(demo):
+    body = {"model": "demo", "messages": [user("hi")]}
+    plain = demo.ask(f"{PATH}/count_tokens", body | {"system": "Be brief."}).json
+    assert demo.ask(f"{PATH}/count_tokens", body | {"system": f"{HEADER}a;\nBe brief."}).json == plain

@@ -158,16 +158,29 @@ def test_store_may_be_declined(demo):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ([], "messages"),
+        ([], "input is empty"),
         ([{"type": "item_reference", "id": "msg_1"}], "input[0]"),
-        ([{"type": "reasoning", "summary": []}], "input[0]"),
+        ([{"type": "web_search_call", "id": "w"}], "input[0]"),
         ([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}], "input[0].content[0]"),
         ([{"role": "robot", "content": "hi"}], "input[0].role"),
         (["hi"], "input[0]"),
-        ([{"type": "function_call_output", "call_id": "c", "output": "x"}], "tool_call_id"),
+        ([{"type": "function_call_output", "call_id": "c", "output": "x"}], "input[0].call_id 'c'"),
         (5, "input"),
     ],
 )
 def test_items_that_cannot_be_read(demo, given, named):
     answer = respond(demo, given)
     assert answer.status == 400 and named in answer.json["error"]["message"], answer.body
+
+
+@pytest.mark.parametrize("verbosity", ["low", "medium", "high", None])
+def test_RQ15_a_wish_for_verbosity_is_named_where_it_changes_nothing(demo, verbosity):
+    answer = respond(demo, new=1, text={"verbosity": verbosity})
+    named = answer.headers.get("x-ignored-fields")
+    assert answer.status == 200 and named == ("text.verbosity" if verbosity in ("low", "high") else None)
+
+
+@pytest.mark.parametrize("verbosity", ["", "LOW", "none", 0, 1, True, [], {}, ["low"], "medium "])
+def test_RQ15_what_is_none_is_refused(demo, verbosity):
+    answer = respond(demo, new=1, text={"verbosity": verbosity})
+    assert answer.status == 400 and answer.json["error"]["param"] == "text.verbosity"
