@@ -255,7 +255,7 @@ def test_a_tokenizer_comes_without_a_model(demo_store):
     assert phi.encode("Hello") == [13225] and phi_format == "phi"
     demo_store("q4")
     demo, demo_format = load_tokenizer("demo")
-    assert demo.decode(demo.encode("Hello")) == "Hello" and demo_format == "chatml"
+    assert demo.decode(demo.encode("Hello")) == "Hello" and demo_format == "smollm"
 
 
 def test_what_is_not_there_is_refused(tmp_path, monkeypatch):

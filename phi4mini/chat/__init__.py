@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phi4mini.chat.formats import ChatFormat, format_named, format_of_template, format_of_tokenizer
+from phi4mini.chat.formats import ChatFormat, format_named, format_names, format_of_template, format_of_tokenizer
 from phi4mini.chat.messages import Message, Reply, ToolCall, from_openai, messages_from
 from phi4mini.chat.reading import (
     CallArguments,
@@ -35,6 +35,7 @@ __all__ = [
     "ToolCall",
     "check_call",
     "format_named",
+    "format_names",
     "format_of_template",
     "format_of_tokenizer",
     "from_openai",

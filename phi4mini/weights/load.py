@@ -64,8 +64,15 @@ def ensure_store(
     return path
 
 
-def make_store(source: Source, origin: Path | None, quant: str, path: Path, progress: Progress | None = None) -> None:
-    """Write the store of a source whose files lie at `origin` to `path`."""
+def make_store(
+    source: Source,
+    origin: Path | None,
+    quant: str,
+    path: Path,
+    progress: Progress | None = None,
+    chat_format: str | None = None,
+) -> None:
+    """Write the store of a source whose files lie at `origin` to `path`; `chat_format` takes the place of its own."""
     began = time.perf_counter()
 
     def step(done: int, total: int) -> None:
@@ -79,11 +86,20 @@ def make_store(source: Source, origin: Path | None, quant: str, path: Path, prog
     else:
         from phi4mini.weights.convert import convert
 
-        convert(open_checkpoint(source, origin), quant, path, fingerprint(source, origin), step, source.name)
+        checkpoint = open_checkpoint(source, origin)
+        checkpoint = checkpoint if chat_format is None else checkpoint.in_format(chat_format)
+        convert(checkpoint, quant, path, fingerprint(source, origin), step, source.name)
     _log.info("%s: %d bytes in %.1f s", path, path.stat().st_size, time.perf_counter() - began)
 
 
-def convert_to(name: str, quant: str, path: Path, offline: bool = False, progress: Progress | None = None) -> Path:
+def convert_to(
+    name: str,
+    quant: str,
+    path: Path,
+    offline: bool = False,
+    progress: Progress | None = None,
+    chat_format: str | None = None,
+) -> Path:
     """Write the store of a model to a place of the user's own, replacing what is there. For the command `convert`."""
     source = resolve(name)
     recipe(quant)
@@ -93,7 +109,7 @@ def convert_to(name: str, quant: str, path: Path, offline: bool = False, progres
         raise NotFound(f"{path.parent}: no such folder")
     origin = _fetched(source, offline or is_offline(), False, progress)
     with lock(path):
-        make_store(source, origin, quant, path, progress)
+        make_store(source, origin, quant, path, progress, chat_format)
     return path
 
 

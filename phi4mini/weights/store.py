@@ -5,15 +5,16 @@ reads the header only; `verify` reads every byte. The mapping is read-only. It d
 from.
 
     bytes 0..7    magic "PHI4MINI"
-    bytes 8..11   version u32 (1)
+    bytes 8..11   version u32 (2)
     bytes 12..19  length of the header u64
     bytes 20..51  sha256 of the header
     bytes 64..    header: JSON, UTF-8; then zeros up to a multiple of 4096
     then          blobs, each at a multiple of 4096: the tokenizer, then the arrays in the order of `names.arrays`
 
-Header: config (`Config.to_json`), chat_format, recipe, source (name, fingerprint), rotation (null: none), nbytes (of
-the file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An
-array of one dimension is float32 as it is, one of two is a `formats.Matrix`. All numbers are little-endian.
+Header: config (`Config.to_json`), chat_format, chat_note (what is said about it when it opens), recipe, source (name,
+fingerprint), rotation (null: none), nbytes (of the file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape,
+format, offset, nbytes, sha256}, ...]. An array of one dimension is float32 as it is, one of two is a `formats.Matrix`.
+All numbers are little-endian.
 
 A store is replaced by renaming a new file over it, which leaves an open mapping intact. Cutting or overwriting the
 file in place under a running program is not survivable: the kernel answers such a read with a bus error.
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from phi4mini.tokenizer import Tokenizer
 
 MAGIC = b"PHI4MINI"
-VERSION = 1
+VERSION = 2  # 1 had chat formats guessed by control tokens alone
 SUFFIX = ".phi4"
 ALIGNMENT = 4096  # a page: blobs can be mapped, dropped and hashed one by one
 HEADER_AT = 64
@@ -82,6 +83,11 @@ class OpenModel:
     def chat_format(self) -> str:
         """Which chat format the model was trained on: a name of phi4mini.chat."""
         return str(self.header["chat_format"])
+
+    @property
+    def chat_note(self) -> str:
+        """What a user must be told about how the chat format was found; "" when it is certain."""
+        return str(self.header["chat_note"])
 
     @property
     def recipe(self) -> str:

@@ -37,6 +37,7 @@ class Contents:
     recipe: str
     source: Mapping[str, str]  # name, fingerprint: where the weights came from
     formats: Mapping[str, Format]
+    chat_note: str = ""  # what a user is told about the chat format
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return names.arrays(self.config)
@@ -87,6 +88,7 @@ def _header(contents: Contents, entries: list[Entry], total: int) -> bytes:
     header: dict[str, Any] = {
         "config": contents.config.to_json(),
         "chat_format": contents.chat_format,
+        "chat_note": contents.chat_note,
         "recipe": contents.recipe,
         "source": dict(contents.source),
         "rotation": None,

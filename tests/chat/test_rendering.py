@@ -65,7 +65,9 @@ def test_mask_is_what_the_assistant_says(phi):
 
 
 def test_chatml_ids_and_mask(chatml):
-    rendered = render([Message("user", "x"), Message("assistant", " y")], None, False, tokenizer=chatml)
+    rendered = render(
+        [Message("user", "x"), Message("assistant", " y")], None, False, tokenizer=chatml, format="smollm"
+    )
     start, end = chatml.id_of("<|im_start|>"), chatml.id_of("<|im_end|>")
     head = b"system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     assert chatml.decode(rendered.ids) == rendered.text

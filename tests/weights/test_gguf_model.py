@@ -87,7 +87,7 @@ def test_the_demo_is_carried_over_bit_for_bit(demo_gguf, demo_store):
         np.testing.assert_array_equal(layer.down.dequantize(), values(f"blk.{n}.ffn_down.weight"))
         np.testing.assert_array_equal(layer.qkv.dequantize()[:576], back(values(f"blk.{n}.attn_q.weight"), 9))
         np.testing.assert_array_equal(layer.qkv.dequantize()[576:768], back(values(f"blk.{n}.attn_k.weight"), 3))
-    assert opened.config.eos_token_ids == (2,) and opened.chat_format == "chatml"
+    assert opened.config.eos_token_ids == (2,) and opened.chat_format == "smollm"
     assert opened.tokenizer.encode("Hello world") == [19556, 905]
 
 

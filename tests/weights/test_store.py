@@ -191,10 +191,10 @@ def test_a_lying_header_with_a_right_hash_is_refused(sound, tmp_path, lie):
 
 def test_another_version_says_what_to_do(sound, tmp_path):
     raw = bytearray(sound.read_bytes())
-    raw[8] = 2
+    raw[8] = 3
     path = tmp_path / "new.phi4"
     path.write_bytes(raw)
-    with pytest.raises(BadCheckpoint, match="store version 2 is not known here; up to 1 is"):
+    with pytest.raises(BadCheckpoint, match="store version 3 is not known here; up to 2 is"):
         open_store(path)
 
 
