@@ -87,7 +87,8 @@ def load_tokenizer(model: str, offline: bool = False, chat_format: str | None = 
             check_chosen(chat_format, tokenizer)
         return tokenizer, chat_format or "phi"
     opened = open_for_chat(lambda: open_store(ensure_store(model, offline=offline)), model, chat_format)
-    return TextModel(model, opened.config, opened.tokenizer, opened.chat_format).tokenizer, opened.chat_format
+    text = TextModel(model, opened.config, opened.tokenizer, opened.chat_format)
+    return text.tokenizer, text.chat_format
 
 
 class TextModel:

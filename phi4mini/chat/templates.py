@@ -9,7 +9,6 @@ Knows no formats (`formats.py`).
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,8 +23,11 @@ _WORD = re.compile(
 )
 _FIELD = re.compile(r"NAME(?:\.NAME|\[TEXT\])")
 _FIRST = re.compile(r"NAME\[NUMBER\](?:\.NAME|\[TEXT\])")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _SILENT = ("generation", "endgeneration")
 _PROMPT = "add_generation_prompt"
+_THERE = (" is not none", " is defined")
+_TAKEN = ("messages", "loop", "tools", _PROMPT)  # names that stand for something already
 _NO_PROMPT = (f"not{_PROMPT}isdefined", f"{_PROMPT}isnotdefined")  # conditions under which it gets a default
 
 _Words = list[tuple[str, str]]  # (kind, text) of each word inside a tag
@@ -100,13 +102,14 @@ def _write(nodes: Sequence[_Node], state: _State) -> str:
     written = []
     for node in nodes:
         if isinstance(node, _Put) and node.name:
-            assert not isinstance(node.value, str)
+            if isinstance(node.value, str) or node.name == state.message:
+                raise _Unclear
             made = _expression(node.value, state)
             state = replace(state, variables={**state.variables, node.name: made})
         elif isinstance(node, _Put):
             written.append(node.value if isinstance(node.value, str) else _expression(node.value, state))
         elif isinstance(node, _Loop):
-            if state.turn is not None:
+            if state.turn is not None or node.name in state.variables:
                 raise _Unclear
             for i, turn in enumerate(state.turns):
                 inside = replace(state, message=node.name, turn=turn, first=i == 0)
@@ -164,20 +167,24 @@ def _holds(words: _Words, state: _State) -> bool:
 
 def _is_there(words: _Words, state: _State) -> bool:
     """Conditions without a comparison: no message has tools, every one has text."""
-    said = [value for kind, value in words if kind in ("NAME", "TEXT")]
-    if said == [_PROMPT]:
+    said, message = _said(words), state.message
+    if said == _PROMPT:
         return state.prompt
-    if said == ["loop", "first"] and state.turn is not None:
+    if said == "loop.first" and state.turn is not None:
         return state.first
-    if said == ["tools"] or (said[:2] == ["tools", "in"] and said[2:] == [state.message]):
+    if said in ("tools", f"'tools' in {message}", *(f"{message}.tools{rest}" for rest in ("", *_THERE))):
         return False
-    if said[:2] == [state.message, "tools"] and said[2:] in ([], ["is", "not", "none"], ["is", "defined"]):
-        return False
-    if said in ([_PROMPT, "is", "defined"], [state.message, "content", "is", "string"]):
+    if said in (f"{_PROMPT} is defined", f"{message}.content is string"):
         return True
-    if said[-1:] == ["none"] and said[-3:-1] == ["is", "not"]:
-        return _operand(words[:-3], state) is not None
+    if said.endswith(_THERE):
+        return _operand(words[: -2 if said.endswith("defined") else -3], state) is not None
     return bool(_operand(words, state))
+
+
+def _said(words: _Words) -> str:
+    """Words in one spelling: `m['a']` is `m.a`."""
+    text = " ".join(repr(value) if kind == "TEXT" else value for kind, value in words)
+    return re.sub(r" \[ '(\w+)' \]| \. (\w+)", lambda found: f".{found[1] or found[2]}", text)
 
 
 def _unclear() -> str:
@@ -198,10 +205,10 @@ def _words(body: str) -> _Words:
 
 
 def _unescaped(quoted: str) -> str:
-    try:
-        return str(ast.literal_eval(quoted.replace("\n", "\\n")))
-    except (ValueError, SyntaxError):
-        raise _Unclear from None
+    def meant(found: re.Match[str]) -> str:
+        return _ESCAPES.get(found[1]) or _unclear()
+
+    return re.sub(r"\\(.)", meant, quoted[1:-1], flags=re.DOTALL)
 
 
 def _split(words: _Words, *at: str) -> Iterator[_Words]:
@@ -265,7 +272,7 @@ def _take(words: _Words, open_nodes: list[tuple[_Node | None, list[_Node]]]) -> 
         choice = _Choice([(words[1:], [])])
         open_nodes[-1][1].append(choice)
         open_nodes.append((choice, choice.branches[0][1]))
-    elif tag == "for" and [value for _, value in words[2:]] == ["in", "messages"]:
+    elif tag == "for" and [value for _, value in words[2:]] == ["in", "messages"] and words[1][1] not in _TAKEN:
         loop = _Loop(words[1][1])
         open_nodes[-1][1].append(loop)
         open_nodes.append((loop, loop.body))
@@ -280,7 +287,7 @@ def _set(name: str, value: _Words, node: _Node | None, body: list[_Node]) -> Non
     if isinstance(node, _Choice):
         if "".join(word for _, word in node.branches[-1][0]).strip("()") not in _NO_PROMPT or name != _PROMPT:
             raise _Unclear
-    elif name in ("messages", "loop", "tools", _PROMPT):
+    elif name in _TAKEN:
         raise _Unclear
     else:
         body.append(_Put(value, name))

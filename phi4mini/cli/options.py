@@ -31,11 +31,23 @@ def options(*some: _Decorator[Any]) -> _Decorator[Any]:
     return decorate
 
 
+def _known_format(name: str | None) -> str | None:
+    """Checked before anything is opened, fetched or listened on. Raises `BadInput` listing the names there are."""
+    if name is not None:
+        from phi4mini.chat import format_named
+
+        format_named(name)
+    return name
+
+
 model_option = click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Hub id, folder, file.")
 quant_option = click.option("-q", "--quant", default="q4", show_default=True, help="f32, bf16, q8, q4, q4m, q4-head8.")
 offline_option = click.option("--offline", is_flag=True, help="Use no network.")
 chat_format_option = click.option(
-    "--chat-format", metavar="NAME", help="Chat format, such as phi or chatml.  [the model's own]"
+    "--chat-format",
+    metavar="NAME",
+    callback=lambda _, __, name: _known_format(name),
+    help="Chat format, such as phi or chatml.  [the model's own]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, envvar="PHI4MINI_JSON", help="Print JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -60,6 +60,12 @@ def phi4_mini_with(config: dict[str, Any], rows: int) -> Tokenizer:
                 f"the added token {token.content!r} has id {token.id}; "
                 f"free are {phi4.FIRST_FREE} to {rows - 1} of Phi-4-mini's vocabulary"
             )
+    new = [token for token in extra if token.content not in taken]
+    for next_free, token in enumerate(new, phi4.FIRST_FREE):
+        if token.id != next_free:  # HF numbers added tokens on end, whatever a file says
+            raise BadCheckpoint(
+                f"the added token {token.content!r} has id {token.id}, the next free row is {next_free}"
+            )
     return phi4_mini(extra, rows)
 
 

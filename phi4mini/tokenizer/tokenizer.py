@@ -304,7 +304,7 @@ class Tokenizer:
             raise BadCheckpoint(f"a tokenizer for {self.vocab_size!r} rows is not possible")
         if len(self) > self.vocab_size:
             raise BadCheckpoint(f"the tokenizer has {len(self)} ids but the model only {self.vocab_size} rows")
-        check_places(self._added, self._core.id_to_token)
+        check_places(self._added, self._core.id_to_token, self._core.token_to_id)
 
     # ---- derived, made on first use
 
