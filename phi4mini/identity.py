@@ -73,7 +73,7 @@ THINGS = {
     # a store outlives versions of this program, whose sources would tell too much: the number is held by a test
     # (tests/weights/test_origin.py) that knows the bytes which conversion gives
     "store": Thing(
-        2, (), (), "kind of the source; of a hub model its id and revision; name and content of every file; the recipe"
+        3, (), (), "kind of the source; of a hub model its id and revision; name and content of every file; the recipe"
     ),
     "synthetic store": Thing(2, (), ("numpy",), "the number of layers; the recipe"),
 }

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from phi4mini import chat
 from phi4mini.chat import CallArguments, CallBroken, CallEnd, CallStart, Event, Rendered, ReplyReader, TextDelta
-from phi4mini.errors import BadCheckpoint, BadInput, NotFound
+from phi4mini.errors import BadCheckpoint, BadInput
 from phi4mini.results import Generation, Reply, Stream
 from phi4mini.runs import Reader, Run, ids_of, untrained_ids
+from phi4mini.weights.chat_format import check_chosen, open_for_chat
 from phi4mini.weights.load import ensure_store
 from phi4mini.weights.resolve import DEFAULT, resolve
 from phi4mini.weights.store import OpenModel, open_store
@@ -48,6 +49,7 @@ def load(
     prefix_cache: tuple[Path, int] | None = None,
     offline: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    chat_format: str | None = None,
 ) -> Model:
     """A model by hub id, folder, .gguf, our store, or "demo"; downloaded and converted first where that is needed.
 
@@ -56,31 +58,43 @@ def load(
     `speculate`: guess tokens from the request's own text; the answer is the same. For many requests at once:
     `kv_tokens` of KV cache for all of them (default one `ctx`), at most `places` in a pass. `prefix_cache`: a folder
     and the bytes it may hold, where prompts outlive the process. `progress(what, done, total)`: in bytes.
+    `chat_format`: a format's name, where the model's own is not known or not the one it was tuned on; the file keeps
+    what it has.
     """
     from phi4mini.engine.disk import CacheFolder
     from phi4mini.engine.engine import Engine  # with it comes the compiler, which a tokenizer does not need
 
-    opened = open_store(ensure_store(model, quant, offline=offline, progress=progress))
+    def opener() -> OpenModel:
+        return open_store(ensure_store(model, quant, offline=offline, progress=progress))
+
+    opened = open_for_chat(opener, model, chat_format)
     disk = CacheFolder(prefix_cache[0], opened.fingerprint, prefix_cache[1]) if prefix_cache else None
     limits: dict[str, Any] = {"threads": threads, "ctx": ctx, "kv_tokens": kv_tokens, "places": places}
     return Model(opened, Engine(opened.weights, kv, speculate=speculate, reuse=True, disk=disk, **limits), name=model)
 
 
-def load_tokenizer(model: str, offline: bool = False) -> tuple[Tokenizer, str]:
-    """A model's tokenizer and the name of its chat format; Phi-4-mini-instruct's own needs no file."""
+def load_tokenizer(model: str, offline: bool = False, chat_format: str | None = None) -> tuple[Tokenizer, str]:
+    """A model's tokenizer and the name of its chat format; Phi-4-mini-instruct's own needs no file.
+
+    `chat_format`: another format's name, as for `load`.
+    """
     from phi4mini.tokenizer import Tokenizer
 
     if resolve(model).is_default:
-        return Tokenizer.phi4_mini(), "phi"
-    opened = open_store(ensure_store(model, offline=offline))
-    return opened.tokenizer, opened.chat_format
+        tokenizer = Tokenizer.phi4_mini()
+        if chat_format is not None:
+            check_chosen(chat_format, tokenizer)
+        return tokenizer, chat_format or "phi"
+    opened = open_for_chat(lambda: open_store(ensure_store(model, offline=offline)), model, chat_format)
+    text = TextModel(model, opened.config, opened.tokenizer, opened.chat_format)
+    return text.tokenizer, text.chat_format
 
 
 def load_config(model: str, offline: bool = False) -> Config:
     """A model's numbers; Phi-4-mini-instruct's own need no file."""
     from phi4mini.config import Config
 
-    if resolve(model).name == DEFAULT:
+    if resolve(model).is_default:
         return Config.phi4_mini()
     return open_store(ensure_store(model, offline=offline)).config
 
@@ -91,13 +105,10 @@ def generation_defaults(model: str) -> dict[str, Any]:
     Raises `BadCheckpoint` for a file that is not a JSON object.
     """
     from phi4mini.weights.folder import read_json
-    from phi4mini.weights.hub import snapshot
+    from phi4mini.weights.hub_gguf import whole
 
     source = resolve(model)
-    try:
-        folder = snapshot(source.name, offline=True) if source.kind == "hub" else source.path
-    except NotFound:  # its store may be there without it
-        folder = None
+    folder = whole(source.repo, source.variant) if source.kind == "hub" else source.path
     if folder is None or not folder.is_dir():
         return {}
     found = read_json(folder, "generation_config.json", {})
@@ -112,6 +123,8 @@ class TextModel:
     def __init__(self, name: str, config: Config, tokenizer: Tokenizer, chat_format: str) -> None:
         """`chat_format`: name of the format of its conversations; "none" when its template is not known here."""
         self.name, self.config, self.tokenizer, self.chat_format = name, config, tokenizer, chat_format
+        if chat_format != "none":
+            tokenizer.keep_out(chat.format_named(chat_format).tokens)
 
     def render(
         self,
@@ -121,7 +134,10 @@ class TextModel:
     ) -> Rendered:
         """The ids the model sees for a conversation, with loss mask and text."""
         if self.chat_format == "none":
-            raise BadInput(f"{self.name} has a chat template that is not known here; it can only continue text")
+            raise BadInput(
+                f"{self.name} has no chat format that is known here; it can only continue text. "
+                f"--chat-format NAME (chat_format= in Python) sets one"
+            )
         turns: Sequence[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
         return chat.render(turns, tools, add_generation_prompt, tokenizer=self.tokenizer, format=self.chat_format)
 

@@ -149,9 +149,10 @@ class Run:
 
 
 def untrained_ids(tokenizer: Tokenizer, vocab_size: int) -> tuple[int, ...]:
-    """Rows of the model that no text has trained: free rows, and Phi's placeholders, which no text is encoded to."""
-    placeholders = set(PLACEHOLDERS.values()) - tokenizer.control_ids if tokenizer.is_phi4 else set()
-    return (*sorted(placeholders), *range(len(tokenizer), vocab_size))
+    """Rows that no text has trained: free and unused ones, and Phi's placeholders, which no text is encoded to."""
+    placeholders = set(PLACEHOLDERS.values()) if tokenizer.is_phi4 else set()
+    added = {token.id for token in tokenizer.added_tokens}
+    return (*sorted((placeholders | tokenizer.unused_ids) - added), *range(len(tokenizer), vocab_size))
 
 
 def parameters(sampling: Mapping[str, Any]) -> tuple[SamplingParams, StopMatcher]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
@@ -11,10 +12,11 @@ import phi4mini
 from phi4mini.chat import CallEnd, ReplyReader, reply_of
 from phi4mini.engine.request import Token
 from phi4mini.errors import BadCheckpoint, BadInput, Phi4MiniError, TooLong
-from phi4mini.llm import generation_defaults, load_config, load_tokenizer
+from phi4mini.llm import generation_defaults, load, load_config, load_tokenizer
 from phi4mini.reference import forward
 from phi4mini.runs import Run, untrained_ids
 from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer.bytelevel import CHARS
 
 CAPITAL = "What is the capital of France?"
 ANSWER = "The capital of France is Paris."
@@ -255,7 +257,31 @@ def test_a_tokenizer_comes_without_a_model(demo_store):
     assert phi.encode("Hello") == [13225] and phi_format == "phi"
     demo_store("q4")
     demo, demo_format = load_tokenizer("demo")
-    assert demo.decode(demo.encode("Hello")) == "Hello" and demo_format == "chatml"
+    assert demo.decode(demo.encode("Hello")) == "Hello" and demo_format == "smollm"
+
+
+def test_TP5_a_chat_format_can_be_named_and_the_store_keeps_its_own(demo_store):
+    before = demo_store("q4").read_bytes()[:4096]
+    for name, begins in (("chatml", "<|im_start|>user\nHi"), ("smollm", "<|im_start|>system\nYou are"), (None,) * 2):
+        with load("demo", chat_format=name, ctx=64) as model:
+            assert model.render("Hi").text.startswith(begins or "<|im_start|>system\nYou are")
+            assert 2 in model.config.eos_token_ids and model.engine.config == model.config
+    assert load_tokenizer("demo", chat_format="chatml")[1] == "chatml"
+    assert demo_store("q4").read_bytes()[:4096] == before
+    for model, name, told in (("demo", "phi", "needs <|system|>"), ("demo", "alpaca", "unknown chat format 'alpaca'")):
+        for opens in (load, load_tokenizer):
+            with pytest.raises(BadInput, match=re.escape(told)):
+                opens(model, chat_format=name)
+    with pytest.raises(BadInput, match=r"needs <\|im_start\|>"):
+        load_tokenizer("phi-4-mini", chat_format="chatml")
+    assert load_tokenizer("phi-4-mini", chat_format="phi-3.5")[1] == "phi-3.5"
+
+
+def test_TP9_unused_rows_of_a_gguf_are_never_drawn():
+    kinds = [1] * 256 + [5, 3, 4, 5, 5]
+    tokenizer = Tokenizer.from_bpe([*CHARS, "[PAD256]", "<s>", "mine", "[PAD259]", "[PAD260]"], [], kinds, pre="gpt-2")
+    assert untrained_ids(tokenizer, 264) == (256, *range(259, 264))
+    assert untrained_ids(Tokenizer.from_bytes(tokenizer.to_bytes()), 264) == (256, *range(259, 264))
 
 
 def test_numbers_and_generation_defaults_come_without_a_model(demo_store, tmp_path, monkeypatch):

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from phi4mini.chat.formats import ChatFormat, Segment, format_named, format_of_template, format_of_tokenizer
+from phi4mini.chat.formats import (
+    ChatFormat,
+    Segment,
+    format_named,
+    format_names,
+    format_of_template,
+    format_of_tokenizer,
+)
 from phi4mini.chat.messages import Message, Reply, ToolCall, from_openai, messages_from
 from phi4mini.chat.reading import (
     CallArguments,
@@ -37,6 +44,7 @@ __all__ = [
     "check_call",
     "encode_segments",
     "format_named",
+    "format_names",
     "format_of_template",
     "format_of_tokenizer",
     "from_openai",

@@ -2,9 +2,10 @@
 
 A format turns messages into segments: control tokens by name, and text that can never become one. `phi` is
 Phi-4-mini's official template, and its tool-enabled form as soon as tools, calls or answers to calls are present;
-`phi-reasoning` and `phi-3.5` are the templates of Phi-4-mini-reasoning and Phi-3.5-mini; `chatml` is SmolLM2's.
+`phi-reasoning`, `phi-3.5`, `phi-3` and `phi-4` are the templates of Phi-4-mini-reasoning, Phi-3.5-mini, Phi-3-mini and
+the Phi-4 of 14 billion; `smollm` is SmolLM2's, `chatml` the same without its default system turn.
 Promises the text of the official templates, character by character. A template that is none of these is not run: it is
-a program of unknown origin. Knows no ids (`rendering.py`) and reads nothing back (`reading.py`).
+a program of unknown origin (`templates.py` reads it). Knows no ids (`rendering.py`), reads nothing back (`reading.py`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any, ClassVar, Protocol
 
 from phi4mini.chat.messages import Message
 from phi4mini.chat.said import said_in
+from phi4mini.chat.templates import TemplateText
 from phi4mini.chat.tools import calls_to_json, to_json
 from phi4mini.errors import BadInput
 from phi4mini.tokenizer import Tokenizer
 
+_END_OF_TEXT = "<|endoftext|>"
 DEFAULT_TOOL_SYSTEM = "You are a helpful assistant with some tools."  # the model card's words
 
 
@@ -43,6 +46,7 @@ class ChatFormat(Protocol):
     call_close: ClassVar[str | None]
     calls_are_tokens: ClassVar[bool]  # those two are control tokens, not text
     tokens: ClassVar[tuple[str, ...]]  # control tokens of the format, none of which is ever shown as text
+    needs: ClassVar[tuple[str, ...]]  # those without which no conversation can be written
 
     def write(
         self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
@@ -106,6 +110,7 @@ class Phi:
         *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"),
         *("<|tool|>", "<|/tool|>", "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>"),
     )
+    needs: ClassVar[tuple[str, ...]] = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
     def write(
         self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
@@ -165,6 +170,15 @@ class PhiReasoning(Phi):
         return [*head, _token("<|end|>"), *super()._turns(others, with_tools)]
 
 
+def _check_plain(format: ChatFormat, messages: Sequence[Message], functions: Sequence[dict[str, Any]]) -> None:
+    """Raises BadInput for tools and for roles that a format of three roles lacks."""
+    if uses_tools(messages, functions):
+        raise BadInput(f"the chat format {format.name!r} has no tools")
+    other = next((message.role for message in messages if message.role not in ("system", "user", "assistant")), None)
+    if other is not None:
+        raise BadInput(f"the chat format {format.name!r} has no turn of role {other!r}")
+
+
 class Phi35:
     """Phi-3.5-mini: a line break after every token; its template has no tools."""
 
@@ -174,18 +188,17 @@ class Phi35:
     call_close: ClassVar[str | None] = None
     calls_are_tokens: ClassVar[bool] = False
     tokens: ClassVar[tuple[str, ...]] = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
+    needs: ClassVar[tuple[str, ...]] = Phi.needs
+    skips_empty_system: ClassVar[bool] = True
 
     def write(
         self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
     ) -> list[Segment]:
         """The turns, a line break after each token. Raises BadInput for tools and roles the template lacks."""
-        if uses_tools(messages, functions):
-            raise BadInput(f"the chat format {self.name!r} has no tools")
+        _check_plain(self, messages, functions)
         segments: list[Segment] = []
         for message in messages:
-            if message.role not in ("system", "user", "assistant"):
-                raise BadInput(f"the chat format {self.name!r} has no turn of role {message.role!r}")
-            if message.role == "system" and not message.content:
+            if self.skips_empty_system and message.role == "system" and not message.content:
                 continue  # as the template does
             learn = message.role == "assistant"
             segments += [_token(f"<|{message.role}|>"), Segment("\n"), Segment(message.content, learn=learn)]
@@ -195,8 +208,43 @@ class Phi35:
         return [*segments, _token("<|endoftext|>")]
 
 
+class Phi3(Phi35):
+    """Phi-3-mini since July 2024: as Phi-3.5, but an empty system turn is written too."""
+
+    name: ClassVar[str] = "phi-3"
+    skips_empty_system: ClassVar[bool] = False
+
+
+class Phi4:
+    """Phi-4, the model of 14 billion: `<|im_start|>role<|im_sep|>content<|im_end|>`; its template has no tools."""
+
+    name: ClassVar[str] = "phi-4"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|im_end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = None
+    call_close: ClassVar[str | None] = None
+    calls_are_tokens: ClassVar[bool] = False
+    tokens: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_sep|>", "<|im_end|>", "<|endoftext|>")
+    needs: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_sep|>", "<|im_end|>")
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns. Raises BadInput for tools and roles the template lacks."""
+        _check_plain(self, messages, functions)
+        segments: list[Segment] = []
+        for message in messages:
+            learn = message.role == "assistant"
+            segments += self._head(message.role)
+            segments += [Segment(message.content, learn=learn), _token("<|im_end|>", learn)]
+        return segments + self._head("assistant") * add_generation_prompt
+
+    @staticmethod
+    def _head(role: str) -> list[Segment]:
+        return [_token("<|im_start|>"), Segment(role), _token("<|im_sep|>")]
+
+
 class ChatML:
-    """SmolLM2: `<|im_start|>role`, a line break, content, `<|im_end|>`, a line break; a default system turn.
+    """ChatML as such: `<|im_start|>role`, a line break, content, `<|im_end|>`, a line break; no default system turn.
 
     The template has no tools. When there are some, they are described in the system turn and calls are asked for as
     `<tool_call>{...}</tool_call>`, ordinary text; this is our own convention, close to SmolLM2-1.7B's.
@@ -208,7 +256,8 @@ class ChatML:
     call_close: ClassVar[str | None] = "</tool_call>"
     calls_are_tokens: ClassVar[bool] = False
     tokens: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-    system: ClassVar[str] = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    needs: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_end|>")
+    system: ClassVar[str | None] = None  # the default system turn
     tool_words: ClassVar[str] = (
         "You can call these functions:\n<tools>{}</tools>\nTo call one, answer with its name and arguments as JSON:\n"
         '<tool_call>{{"name": "function", "arguments": {{"argument": "value"}}}}</tool_call>'
@@ -219,11 +268,13 @@ class ChatML:
     ) -> list[Segment]:
         """The turns; tools described in words at the end of the system turn."""
         turns = in_call_order(messages)
-        if (turns or functions) and (not turns or turns[0].role != "system"):
-            turns = [Message("system", self.system), *turns]
+        if not turns or turns[0].role != "system":
+            default = self.system if self.system is not None and (turns or functions) else "" if functions else None
+            turns = turns if default is None else [Message("system", default), *turns]
         if functions:
             words = self.tool_words.format(to_json(list(functions)))
-            turns[0] = replace(turns[0], content=f"{turns[0].content}\n\n{words}")
+            said = turns[0].content
+            turns[0] = replace(turns[0], content=f"{said}\n\n{words}" if said else words)
         segments = [segment for turn in turns for segment in self._turn(turn)]
         return segments + [_token("<|im_start|>"), Segment("assistant\n")] * add_generation_prompt
 
@@ -249,15 +300,37 @@ class ChatML:
         return said
 
 
-_FORMATS: dict[str, ChatFormat] = {format.name: format for format in (Phi(), PhiReasoning(), Phi35(), ChatML())}
+class SmolLM(ChatML):
+    """SmolLM2: ChatML with a default system turn."""
+
+    name: ClassVar[str] = "smollm"
+    system: ClassVar[str | None] = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+
+_ALL: tuple[ChatFormat, ...] = (Phi(), PhiReasoning(), Phi35(), Phi3(), Phi4(), ChatML(), SmolLM())
+_FORMATS: dict[str, ChatFormat] = {format.name: format for format in _ALL}
 
 # sha256 of the official templates; some files write a line break as backslash and n, which means the same to Jinja
 _TEMPLATES = {
     "febf589225c9728ab791f52e8897d7607a823d45368f0a4c92fa68997b40cce9": "phi",
     "cbb504cb43fec3f8877d709d9f7a729441e56f41cb4fddd382675fab35de7fe1": "phi-reasoning",
     "78d976a442bcde2f0be15aafbb8e3050e1104f86732266f68403251b89982a90": "phi-3.5",
-    "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": "chatml",
+    "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": "smollm",
 }
+_ASKED: tuple[tuple[tuple[str, str], ...], ...] = (  # conversations that tell the formats apart
+    (("user", "A"),),
+    (("user", ""),),
+    (("system", "S"), ("user", "A")),
+    (("system", ""), ("user", "A")),
+    (("user", "A"), ("assistant", "B")),
+    (("user", "A"), ("assistant", ""), ("user", "C")),
+    (("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C")),
+)
+
+
+def format_names() -> tuple[str, ...]:
+    """The names of all formats."""
+    return tuple(_FORMATS)
 
 
 def format_named(name: str) -> ChatFormat:
@@ -269,13 +342,39 @@ def format_named(name: str) -> ChatFormat:
 
 def format_of_template(template: str | None) -> str | None:
     """The name of the format whose official template this is; None for any other, which is never run."""
-    text = (template or "").strip().replace("\\n", "\n")
+    text = (template or "").replace("\r\n", "\n").strip().replace("\\n", "\n")
     return _TEMPLATES.get(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
 
 
+def format_read_from(template: str) -> str | None:
+    """The name of the format that writes plain conversations as this template does, as far as reading it can tell.
+
+    None where a template does anything that is not followed: it is then no known format.
+    """
+    read = TemplateText(template)
+    return next((format.name for format in _ALL if all(_writes_as(format, read, turns) for turns in _ASKED)), None)
+
+
+def _writes_as(format: ChatFormat, template: TemplateText, turns: tuple[tuple[str, str], ...]) -> bool:
+    """Equal with a generation prompt; without one, but for an end-of-text token that only training sees."""
+    messages = [Message(role, content) for role, content in turns]
+    theirs = [template.of(turns, prompt, eos_token=_END_OF_TEXT) for prompt in (True, False)]
+    ours = ["".join(part.text for part in format.write(messages, (), prompt)) for prompt in (True, False)]
+    if theirs[0] != ours[0] or theirs[1] is None:
+        return False
+    return theirs[1].removesuffix(_END_OF_TEXT) == ours[1].removesuffix(_END_OF_TEXT)
+
+
 def format_of_tokenizer(tokenizer: Tokenizer) -> ChatFormat:
-    """The format whose tokens this tokenizer has. Raises BadInput when it has none of them."""
-    for name in ("phi", "chatml"):
-        if all(tokenizer.id_of(token) is not None for token in _FORMATS[name].tokens):
-            return _FORMATS[name]
-    raise BadInput("this model's tokenizer has the control tokens of no known chat format; name one with format=")
+    """The format that the control tokens alone make certain: Phi-4-mini's, by its tool tokens.
+
+    Raises BadInput for any other tokenizer: `<|im_start|>` or `<|user|>` do not say how a turn is written.
+    """
+    if lacking(Phi.tokens, tokenizer) or any(tokenizer.added_token(token) for token in Phi4.needs):
+        raise BadInput("this model's control tokens make no chat format certain; name one with format=")
+    return _FORMATS["phi"]
+
+
+def lacking(tokens: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Those of a format's tokens that the tokenizer does not have as tokens of their own."""
+    return [token for token in tokens if tokenizer.added_token(token) is None]

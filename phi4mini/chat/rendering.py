@@ -55,6 +55,7 @@ def render(
     if format is None:
         format = format_of_tokenizer(tokenizer)
     chat_format = format_named(format) if isinstance(format, str) else format
+    tokenizer.keep_out(chat_format.tokens)
     turns = messages_from(messages)
     prompt = add_generation_prompt and not continue_final_message
     segments = chat_format.write(turns, functions_of(tools), prompt)
@@ -91,7 +92,7 @@ def encode_segments(segments: Sequence[Segment], tokenizer: Tokenizer, name: str
     ids: list[int] = []
     mask: list[int] = []
     strip = False  # the token before swallows white space to its right
-    for segment in segments:
+    for i, segment in enumerate(segments):
         if segment.control:
             token = tokenizer.added_token(segment.text)
             if token is None:
@@ -99,10 +100,17 @@ def encode_segments(segments: Sequence[Segment], tokenizer: Tokenizer, name: str
             new, strip = [token.id], token.rstrip
         else:
             text = segment.text.lstrip(WHITE_SPACE) if strip else segment.text
+            text = text.rstrip(WHITE_SPACE) if _swallows_left(segments[i + 1 : i + 2], tokenizer) else text
             new, strip = tokenizer.encode(text), strip and not text
         ids += new
         mask += [int(segment.learn)] * len(new)
     return ids, mask
+
+
+def _swallows_left(rest: Sequence[Segment], tokenizer: Tokenizer) -> bool:
+    """Whether the control token that follows takes the white space before it, as Phi-4's do."""
+    token = tokenizer.added_token(rest[0].text) if rest and rest[0].control else None
+    return token is not None and token.lstrip
 
 
 def _parsed(segments: Sequence[Segment], tokenizer: Tokenizer, name: str) -> tuple[list[int], list[int]]:

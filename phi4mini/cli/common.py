@@ -38,6 +38,7 @@ def open_model(values: Mapping[str, Any]) -> Model:
             ctx=values["ctx_size"],
             offline=values["offline"],
             progress=progress,
+            chat_format=values["chat_format"],
         )
 
 

@@ -12,6 +12,7 @@ import click
 from phi4mini.cli.common import Progress, put, put_json, put_table, say, size
 from phi4mini.cli.options import (
     DEFAULT_MODEL,
+    chat_format_option,
     command,
     json_option,
     model_option,
@@ -47,14 +48,17 @@ def pull(name: str, quant: str | None, offline: bool, refresh: bool, as_json: bo
 @model_option
 @quant_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [MODEL-QUANT.phi4 here]")
+@chat_format_option
 @offline_option
 @json_option
-def convert(model: str, quant: str | None, output: Path | None, offline: bool, as_json: bool) -> None:
+def convert(
+    model: str, quant: str | None, output: Path | None, chat_format: str | None, offline: bool, as_json: bool
+) -> None:
     """Write a model as one packed file that holds all it needs: weights, config, tokenizer, chat format."""
     from phi4mini.weights.load import convert_to
 
     with Progress() as progress:
-        path = convert_to(model, quant, output, offline, progress)
+        path = convert_to(model, quant, output, offline, progress, chat_format)
     _put_path(path, as_json)
 
 

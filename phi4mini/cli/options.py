@@ -38,6 +38,15 @@ def options(*some: _Decorator[Any]) -> _Decorator[Any]:
     return decorate
 
 
+def _known_format(name: str | None) -> str | None:
+    """Checked before anything is opened, fetched or listened on. Raises `BadInput` listing the names there are."""
+    if name is not None:
+        from phi4mini.chat import format_named
+
+        format_named(name)
+    return name
+
+
 model_option = click.option(
     "-m",
     "--model",
@@ -49,6 +58,12 @@ quant_option = click.option(  # no default: what is asked of a packed file must 
     "-q", "--quant", help="f32, bf16, q8, q4, q4m, q4-head8.  [q4, or what a packed file has]"
 )
 offline_option = click.option("--offline", is_flag=True, help="Use no network.")
+chat_format_option = click.option(
+    "--chat-format",
+    metavar="NAME",
+    callback=lambda _, __, name: _known_format(name),
+    help="Chat format, such as phi or chatml.  [the model's own]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, envvar="PHI4MINI_JSON", help="Print JSON.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 kv_option = click.option(
@@ -70,6 +85,7 @@ engine_options = options(
         show_default=True,
         help="LongRoPE factors: by length, or fixed.",
     ),
+    chat_format_option,
     offline_option,
 )
 

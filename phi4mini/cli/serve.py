@@ -183,6 +183,7 @@ def _opener(values: dict[str, Any]) -> Callable[[], Model]:
                 prefix_cache=cache,
                 offline=values["offline"],
                 progress=progress,
+                chat_format=values["chat_format"],
             )
 
     return opened

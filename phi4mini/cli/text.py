@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from phi4mini.cli.common import argument_text, put, put_json, read_json, read_text
-from phi4mini.cli.options import command, json_option, model_option, offline_option
+from phi4mini.cli.options import chat_format_option, command, json_option, model_option, offline_option
 from phi4mini.errors import BadInput
 
 
@@ -18,6 +18,7 @@ from phi4mini.errors import BadInput
 @click.option("--ids", is_flag=True, help="Print the ids alone, in one line.")
 @click.option("--decode", is_flag=True, help="The other way round: TEXT is ids, the output text.")
 @click.option("--parse-special", is_flag=True, help="Read control tokens spelled in the text, as HF does.")
+@chat_format_option
 @offline_option
 @json_option
 def tokenize(
@@ -27,6 +28,7 @@ def tokenize(
     ids: bool,
     decode: bool,
     parse_special: bool,
+    chat_format: str | None,
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -34,7 +36,7 @@ def tokenize(
     from phi4mini.llm import load_tokenizer
 
     given = _one_text(text, path)
-    tokenizer, _ = load_tokenizer(model, offline)
+    tokenizer, _ = load_tokenizer(model, offline, chat_format)
     if decode:
         made = tokenizer.decode(_numbers(given))
         put_json({"text": made}) if as_json else put(made + "\n")
@@ -70,6 +72,7 @@ def _numbers(text: str) -> list[int]:
 @click.option("--mask", is_flag=True, help="Print the loss mask: 1 for what the assistant must produce.")
 @click.option("--no-generation-prompt", is_flag=True, help="Do not open the assistant's turn at the end.")
 @click.option("--tools", help="JSON file with a list of tools in OpenAI's form.")
+@chat_format_option
 @offline_option
 @json_option
 def render(
@@ -79,6 +82,7 @@ def render(
     mask: bool,
     no_generation_prompt: bool,
     tools: str | None,
+    chat_format: str | None,
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -92,8 +96,8 @@ def render(
     messages, listed = _conversation(read_json(path))
     if tools is not None:
         listed = read_json(tools)
-    tokenizer, chat_format = load_tokenizer(model, offline)
-    made = chat.render(messages, listed, not no_generation_prompt, tokenizer=tokenizer, format=chat_format)
+    tokenizer, format = load_tokenizer(model, offline, chat_format)
+    made = chat.render(messages, listed, not no_generation_prompt, tokenizer=tokenizer, format=format)
     if as_json:
         put_json({"text": made.text, "ids": made.ids, "mask": made.mask, "count": len(made.ids)}, indent=None)
         return

@@ -23,7 +23,8 @@ class _Adapter:
     """What llguidance calls a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_id: int) -> None:
-        out_of_reach = set(PLACEHOLDERS.values()) - tokenizer.control_ids if tokenizer.is_phi4 else set()
+        out_of_reach = set(PLACEHOLDERS.values()) if tokenizer.is_phi4 else set()
+        out_of_reach -= {token.id for token in tokenizer.added_tokens}
         known = range(min(vocab_size, tokenizer.vocab_size))
         self.tokens = [b"" if id in out_of_reach else tokenizer.token_bytes(id) for id in known]
         self.tokens += [b""] * (vocab_size - len(self.tokens))

@@ -5,6 +5,7 @@ Promises HF's meaning of the flags. Knows no vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,3 +46,23 @@ class AddedToken:
         if not text or not 0 <= item["id"] < MOST_ROWS or any("\ud800" <= char <= "\udfff" for char in text):
             raise BadCheckpoint(f"tokenizer: the added token {text!r} with id {item['id']} is not possible")
         return cls(item["id"], item["content"], **{flag: bool(item.get(flag, False)) for flag in _FLAGS})
+
+
+def check_places(
+    added: Sequence[AddedToken], entry: Callable[[int], str | None], place: Callable[[str], int | None]
+) -> None:
+    """Every added token has an id of its own, and one only. Raises BadCheckpoint.
+
+    `entry`: what the vocabulary has at an id; `place`: where it has a text.
+    """
+    by_id: dict[int, str] = {}
+    for token in added:
+        there = by_id.get(token.id, entry(token.id))
+        if there is not None and there != token.content:
+            raise BadCheckpoint(f"the added token {token.content!r} has id {token.id}, which is that of {there!r}")
+        own = place(token.content)
+        if own is not None and own != token.id:
+            raise BadCheckpoint(
+                f"the added token {token.content!r} has id {token.id}, its place in the vocabulary is {own}"
+            )
+        by_id[token.id] = token.content

@@ -27,6 +27,10 @@ class Core(Protocol):
     def backend(self) -> Backend:
         """HF's tokenizer without added tokens."""
 
+    @property
+    def normalises(self) -> bool:
+        """Whether a text is normalised before it is cut; asking builds nothing."""
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text. Raises TypeError for a text that is not Unicode."""
 
@@ -45,6 +49,10 @@ class BackendCore:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+
+    @property
+    def normalises(self) -> bool:
+        return self.backend.normalizer is not None
 
     def encode(self, text: str) -> list[int]:
         if len(text) <= _LONGEST_HERE:
@@ -77,6 +85,10 @@ class Phi4Core:
     @property
     def backend(self) -> Backend:
         return self._build().backend
+
+    @property
+    def normalises(self) -> bool:
+        return False
 
     def _build(self) -> BackendCore:
         with self._lock:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from tokenizers import Regex, decoders, models, pre_tokenizers
@@ -22,10 +21,12 @@ from phi4mini.tokenizer.core import BackendCore, Phi4Core
 from phi4mini.tokenizer.tokenizer import Tokenizer
 
 _CONTROL, _USER_DEFINED = 3, 4  # GGUF token types that become added tokens
+_UNUSED = 5  # a row that stands for nothing, named [PAD7] or so
 _BPE_OPTIONS = (
     *("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
     *("fuse_unk", "byte_fallback", "ignore_merges"),
 )
+_LLAMA3_TOKENS = {"<|begin_of_text|>": 128_000, "<|end_of_text|>": 128_001, "<|eot_id|>": 128_009}
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -33,16 +34,66 @@ _LLAMA3_SPLIT = (
 
 
 def phi4_mini(extra: Sequence[AddedToken] = (), rows: int = phi4.ROWS) -> Tokenizer:
-    """The shipped tokenizer, with tokens added to its free rows."""
+    """The shipped tokenizer, with tokens added to its free rows; one of its own in `extra` has other flags there."""
+    added = {token.id: token for token in (*phi4.ADDED, *extra)}
     return Tokenizer(
         Phi4Core(),
-        (*phi4.ADDED, *extra),
+        tuple(added.values()),
         rows=rows,
         bos_id=phi4.ENDOFTEXT,
         eos_ids=(phi4.END, phi4.ENDOFTEXT),
         pad_id=phi4.ENDOFTEXT,
         is_phi4=True,
     )
+
+
+def phi4_mini_with(config: dict[str, Any], rows: int) -> Tokenizer:
+    """The shipped tokenizer with the added tokens that a tokenizer_config.json lists, where there is no tokenizer.json.
+
+    Raises BadCheckpoint for one whose id is neither its own nor that of a free row.
+    """
+    extra = phi4.extra(_with_flags(list(phi4.ADDED), config))
+    taken = {token.content: token.id for token in phi4.ADDED} | phi4.PLACEHOLDERS
+    for token in extra:
+        if taken.get(token.content) != token.id and not phi4.FIRST_FREE <= token.id < rows:
+            raise BadCheckpoint(
+                f"the added token {token.content!r} has id {token.id}; "
+                f"free are {phi4.FIRST_FREE} to {rows - 1} of Phi-4-mini's vocabulary"
+            )
+    new = [token for token in extra if token.content not in taken]
+    for next_free, token in enumerate(new, phi4.FIRST_FREE):
+        if token.id != next_free:  # HF numbers added tokens on end, whatever a file says
+            raise BadCheckpoint(
+                f"the added token {token.content!r} has id {token.id}, the next free row is {next_free}"
+            )
+    return phi4_mini(extra, rows)
+
+
+def names_as_config(names: Any, config: dict[str, Any], special_map: Any) -> dict[str, Any]:
+    """`config` with the added tokens of an added_tokens.json (name to id), for one that lists none itself, as in HF.
+
+    Special are those that `config` or special_tokens_map.json call so. Raises BadCheckpoint for names that are none.
+    """
+    if not isinstance(names, dict) or not all(type(id) is int and id >= 0 for id in names.values()):
+        raise BadCheckpoint("added_tokens.json must map tokens to ids")
+    special = set(_special_names(config)) | set(_special_names(special_map if isinstance(special_map, dict) else {}))
+    own = {token.content: token for token in phi4.ADDED}
+    entries: dict[str, Any] = {}
+    for name, id in names.items():
+        if str(id) in entries:
+            raise BadCheckpoint(f"added_tokens.json: {entries[str(id)]['content']!r} and {name!r} both have id {id}")
+        flags = own[name].to_json() if name in own and own[name].id == id else {"normalized": name not in special}
+        entries[str(id)] = {"special": name in special, **flags, "content": name}
+    return {**config, "added_tokens_decoder": entries}
+
+
+def _special_names(config: dict[str, Any]) -> list[str]:
+    """Texts of the tokens that a config calls special: `eos_token` and its like, `additional_special_tokens`."""
+    listed = [value for key, value in config.items() if key.endswith("_token")]
+    more = config.get("additional_special_tokens")
+    listed += more if isinstance(more, list) else []
+    texts = [item.get("content") if isinstance(item, dict) else item for item in listed]
+    return [text for text in texts if isinstance(text, str)]
 
 
 # ---- tokenizer.json
@@ -106,7 +157,9 @@ def _with_flags(added: list[AddedToken], config: dict[str, Any]) -> list[AddedTo
     for id, entry in entries.items():
         token = AddedToken.from_json({**entry, "id": int(id)} if isinstance(entry, dict) else entry)
         known = by_content.get(token.content)
-        by_content[token.content] = token if known is None else replace(token, id=known.id)
+        if known is not None and known.id != token.id:
+            raise BadCheckpoint(f"the added token {token.content!r} has id {known.id} and, in its settings, {token.id}")
+        by_content[token.content] = token
     return sorted(by_content.values(), key=lambda token: token.id)
 
 
@@ -173,15 +226,16 @@ def from_bpe(
     merges: Sequence[str],
     types: Sequence[int] | None,
     *,
-    pre: str,
+    pre: str | None,
     bos_id: int | None,
     eos_ids: Sequence[int],
     pad_id: int | None,
     rows: int | None,
 ) -> Tokenizer:
     """See `Tokenizer.from_bpe`."""
-    split = _split_named(pre)
     tokens = list(tokens)
+    pre = _pre_of(tokens) if pre in (None, "", "default") else pre
+    split = _split_named(pre)
     kinds = [int(kind) for kind in types] if types is not None else [1] * len(tokens)
     if len(kinds) != len(tokens):
         raise BadCheckpoint(f"the GGUF has {len(tokens)} tokens but {len(kinds)} token types")
@@ -192,10 +246,24 @@ def from_bpe(
     ]
     if pre == "gpt-4o" and _has_phi4_tokens(tokens):
         return phi4_mini([token for token in added if token.id >= phi4.FIRST_FREE], rows or phi4.ROWS)
-    backend = Backend(_bpe(tokens, merges, ignore_merges=pre == "llama-bpe"))
+    unused = {id for id, kind in enumerate(kinds) if kind == _UNUSED}
+    used = max((id for id in range(len(tokens)) if id not in unused), default=-1) + 1  # the rest are free rows
+    backend = Backend(_bpe(tokens[:used], merges, ignore_merges=pre == "llama-bpe"))
     backend.pre_tokenizer, backend.decoder = split, decoders.ByteLevel()
-    return Tokenizer(
-        BackendCore(backend), added, rows=rows or len(tokens), bos_id=bos_id, eos_ids=eos_ids, pad_id=pad_id
+    ids: dict[str, Any] = {"bos_id": bos_id, "eos_ids": eos_ids, "pad_id": pad_id}
+    unused = {id for id in unused if id < used}
+    return Tokenizer(BackendCore(backend), added, rows=rows or len(tokens), **ids, unused=unused)
+
+
+def _pre_of(tokens: list[str]) -> str:
+    """The split of a vocabulary that is known, for a GGUF that does not name it. Raises BadCheckpoint for others."""
+    if _has_phi4_tokens(tokens):
+        return "gpt-4o"
+    if len(tokens) >= 128_256 and all(tokens[id] == text for text, id in _LLAMA3_TOKENS.items()):
+        return "llama-bpe"
+    raise BadCheckpoint(
+        "the GGUF does not name its pre-tokenizer (tokenizer.ggml.pre), and its vocabulary is neither Phi-4-mini's nor "
+        "Llama 3's, whose split would be known"
     )
 
 

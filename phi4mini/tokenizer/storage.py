@@ -27,6 +27,7 @@ def to_bytes(tokenizer: Tokenizer) -> bytes:
     if tokenizer.is_phi4:
         extra = [token.to_json() for token in phi4.extra(tokenizer.added_tokens)]
         return json.dumps({**head, "kind": "phi4_mini", "ranks_sha256": ranks.SHA256, "added": extra}).encode()
+    head |= {"unused": sorted(tokenizer.unused_ids)} if tokenizer.unused_ids else {}
     ids = {"bos_id": tokenizer.bos_id, "eos_ids": list(tokenizer.eos_ids), "pad_id": tokenizer.pad_id}
     return json.dumps({**head, "kind": "json", **ids, "tokenizer": json.loads(to_json(tokenizer))}).encode()
 
@@ -51,6 +52,7 @@ def _from_phi4(tree: dict[str, Any], rows: int) -> Tokenizer:
 
 def _from_tree(tree: dict[str, Any], rows: int) -> Tokenizer:
     made = sources.from_json(tree["tokenizer"], None, rows)
+    made.unused_ids = frozenset(tree.get("unused", ()))
     made.bos_id, made.eos_ids, made.pad_id = tree["bos_id"], tuple(tree["eos_ids"]), tree["pad_id"]
     return made
 

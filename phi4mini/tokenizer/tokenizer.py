@@ -1,8 +1,9 @@
 """The tokenizer: text to ids and ids to text, equal to HF `tokenizers` on every string.
 
-Promises: plain text never yields a control id, whatever it spells; `encode(text, parse_special=True)` is HF's answer,
-the `rstrip` rule included; `decode` equals HF's and equals the streamed pieces joined; new tokens take the free rows of
-the embedding, never more than the model has. What cannot be encoded is a `BadInput` that names the place.
+Promises: plain text never yields a control id, whatever it spells, and is HF's answer in all else, words that were
+added to the vocabulary included; `encode(text, parse_special=True)` is HF's answer, the `rstrip` rule included;
+`decode` equals HF's and equals the streamed pieces joined; new tokens take the free rows of the embedding, never more
+than the model has. What cannot be encoded is a `BadInput` that names the place.
 It does not know conversations, roles or templates (that is `phi4mini.chat`), nor how a vocabulary is read
 (`sources.py`).
 """
@@ -19,10 +20,12 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from phi4mini.errors import BadCheckpoint, BadInput
-from phi4mini.tokenizer.added import MOST_ROWS, AddedToken
+from phi4mini.tokenizer import phi4
+from phi4mini.tokenizer.added import MOST_ROWS, AddedToken, check_places
 from phi4mini.tokenizer.bytelevel import to_bytes as bytes_of_token
 from phi4mini.tokenizer.core import Core
 from phi4mini.tokenizer.stream import ByteStream, PieceStream, TextStream
+from phi4mini.tokenizer.words import Words, with_added
 
 # Unicode's White_Space, which is what `\s` means in HF's rstrip rule. str.lstrip() would also take U+001C to U+001F.
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
@@ -70,8 +73,11 @@ class Tokenizer:
         pad_id: int | None = None,
         byte_level: bool = True,
         is_phi4: bool = False,
+        unused: Iterable[int] = (),
     ) -> None:
-        """`core`: the vocabulary without added tokens; `rows`: rows of the model's embedding, the limit of all ids."""
+        """`core`: the vocabulary without added tokens; `rows`: rows of the model's embedding, the limit of all ids;
+        `unused`: ids of the vocabulary that stand for nothing.
+        """
         self._core = core
         self._added = tuple(added)
         self._byte_level = byte_level
@@ -80,6 +86,8 @@ class Tokenizer:
         self.bos_id = bos_id
         self.eos_ids = tuple(eos_ids)
         self.pad_id = pad_id
+        self.unused_ids = frozenset(unused)
+        self._kept_out = frozenset(token.content for token in phi4.ADDED)
         self._check_ids()
 
     # ---- where one comes from
@@ -110,7 +118,7 @@ class Tokenizer:
         merges: Sequence[str],
         token_types: Sequence[int] | None = None,
         *,
-        pre: str,
+        pre: str | None,
         bos_id: int | None = None,
         eos_ids: Sequence[int] = (),
         pad_id: int | None = None,
@@ -118,7 +126,8 @@ class Tokenizer:
     ) -> Tokenizer:
         """From a GGUF vocabulary: tokens by id, merges as "left right", types 3 (control) and 4 (user-defined) added.
 
-        `pre` names the split. Raises BadCheckpoint when it is unknown or the lists contradict each other.
+        `pre` names the split; None: that of Phi-4-mini's or Llama 3's vocabulary, if it is one of these. Type 5
+        (unused) is a free row. Raises BadCheckpoint when the split is unknown or the lists contradict each other.
         """
         from phi4mini.tokenizer import sources
 
@@ -150,12 +159,15 @@ class Tokenizer:
     def encode(self, text: str, parse_special: bool = False) -> list[int]:
         """Ids of `text`; no BOS or EOS is added. `parse_special=True`: control tokens spelled in it become their ids.
 
+        Added tokens that are not control tokens, such as a fine-tune's own words, are cut out either way, as in HF.
         Raises BadInput for a lone surrogate.
         """
         if parse_special:
             return self._parse(text).ids
         with _unicode(text):
-            return self._without_control(self._core.encode(text))
+            words = self._words
+            core = words.core if words is not None and words.may_be_in(text) else self._core
+            return self._without_control(core.encode(text))
 
     def encode_spans(self, text: str) -> tuple[list[int], list[int]]:
         """As `encode(text, parse_special=True)`, and for every id the index of its first character in `text`."""
@@ -210,7 +222,8 @@ class Tokenizer:
         if not 0 <= id < self.vocab_size:
             raise BadInput(f"token id {id} is outside the vocabulary (0 to {self.vocab_size - 1})")
         added = self._added_by_id.get(id)
-        token = added.content if added else self._core.id_to_token(id) or ""
+        known = None if id in self.unused_ids else self._core.id_to_token(id)
+        token = added.content if added else known or ""
         if self._byte_level:
             return token.encode("utf-8") if added else bytes_of_token(token)
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
@@ -221,8 +234,15 @@ class Tokenizer:
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
-        """Ids of all added tokens, the tool tokens among them: what plain text can never become."""
-        return frozenset(token.id for token in self._added)
+        """Ids that plain text can never become: special tokens, and those that a chat format keeps for itself."""
+        return frozenset(token.id for token in self._added if token.special or token.content in self._kept_out)
+
+    def keep_out(self, tokens: Iterable[str]) -> None:
+        """Make these added tokens control tokens although they are not special: a chat format writes them."""
+        more = frozenset(tokens) - self._kept_out
+        if any(token in self._added_by_content for token in more):
+            self._kept_out |= more
+            self._forget("control_ids", "_words")
 
     @property
     def added_tokens(self) -> tuple[AddedToken, ...]:
@@ -241,7 +261,7 @@ class Tokenizer:
 
     def __len__(self) -> int:
         """Number of ids up to the last one that has a token; the next free row."""
-        return max([self._core.size() - 1, *self.control_ids]) + 1
+        return max([self._core.size() - 1, *self._added_by_id]) + 1
 
     def add_tokens(self, tokens: Sequence[str], special: bool = False) -> list[int]:
         """Give each new token the next free row and return the ids; a token that exists keeps its id.
@@ -267,38 +287,38 @@ class Tokenizer:
     def _is_out_of_reach(self, token: str) -> bool:
         """In the vocabulary, but neither an added token nor what its text encodes to (Phi's placeholders)."""
         id = self.id_of(token)
-        return id is not None and id not in self.control_ids and self.encode(token) != [id]
+        return id is not None and id not in self._added_by_id and self.encode(token) != [id]
 
     def _extend(self, tokens: Sequence[AddedToken]) -> None:
         self._added += tuple(tokens)
-        for name in ("parsing_backend", "_table", "_special_ids", "_added_by_id", "_added_by_content", "control_ids"):
-            self.__dict__.pop(name, None)
+        self._forget("parsing_backend", "_table", "_special_ids", "_added_by_id", "_added_by_content")
+        self._forget("control_ids", "_words")
         self._check_ids()
+
+    def _forget(self, *derived: str) -> None:
+        for name in derived:
+            self.__dict__.pop(name, None)
 
     def _check_ids(self) -> None:
         if type(self.vocab_size) is not int or not 0 < self.vocab_size <= MOST_ROWS:
             raise BadCheckpoint(f"a tokenizer for {self.vocab_size!r} rows is not possible")
         if len(self) > self.vocab_size:
             raise BadCheckpoint(f"the tokenizer has {len(self)} ids but the model only {self.vocab_size} rows")
+        check_places(self._added, self._core.id_to_token, self._core.token_to_id)
 
     # ---- derived, made on first use
 
     @cached_property
     def parsing_backend(self) -> Backend:
         """HF's tokenizer with the added tokens; it shares the vocabulary with the plain one."""
-        plain = self._core.backend
-        made = Backend(plain.model)
-        for part in ("normalizer", "pre_tokenizer", "decoder"):
-            if getattr(plain, part) is not None:
-                setattr(made, part, getattr(plain, part))
-        for token in sorted(self._added, key=lambda token: token.id):
-            made.add_tokens([token.to_backend()])
-            if made.token_to_id(token.content) != token.id:
-                raise BadCheckpoint(
-                    f"the added token {token.content!r} has id {token.id}, "
-                    f"its place in the vocabulary is {made.token_to_id(token.content)}"
-                )
-        return made
+        return with_added(self._core.backend, self._added)
+
+    @cached_property
+    def _words(self) -> Words | None:
+        """The added tokens that are cut out of plain text too; None when there are none."""
+        if all(id in self.control_ids for id in self._added_by_id):
+            return None
+        return Words(self._core, self._added, self.control_ids)
 
     @cached_property
     def _table(self) -> _Table:

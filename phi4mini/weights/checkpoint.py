@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint
 from phi4mini.weights import names
-from phi4mini.weights.chat_format import recognise, turn_end
+from phi4mini.weights.chat_format import Chat, check_chosen, recognise, with_stops
 from phi4mini.weights.rows import Fused, Rows
 
 if TYPE_CHECKING:
@@ -29,8 +29,19 @@ class Checkpoint:
     where: str
     config: Config
     tokenizer: Tokenizer
-    chat_format: str
+    chat: Chat
     arrays: dict[str, Fused]
+
+    @property
+    def chat_format(self) -> str:
+        """The name of its chat format, "none" where that is not known."""
+        return self.chat.name
+
+    def in_format(self, chat_format: str) -> Checkpoint:
+        """The same model in a chat format that its user names. Raises `BadInput` where it lacks the tokens."""
+        check_chosen(chat_format, self.tokenizer)
+        config = with_stops(self.config, self.tokenizer, chat_format)
+        return replace(self, config=config, chat=Chat(chat_format))
 
 
 def assemble(
@@ -62,22 +73,14 @@ def assemble(
     }
 
 
-def finish(config: Config, tokenizer: Tokenizer, template: object, where: str) -> tuple[Config, str]:
-    """The config with every stop id there is reason for, and the chat format.
-
-    Stops are the config's, the tokenizer's eos, and the id that ends a turn in the chat format: conversions are known
-    to lose the last one, and a model without it talks on for ever. Phi-4-mini's config.json names only 199999.
-    """
-    chat_format = recognise(template, tokenizer, where)
-    mark = turn_end(chat_format)
-    end = None if mark is None else tokenizer.id_of(mark)
-    lost = [] if end is None or end in config.eos_token_ids else [end]
-    ids = [*lost, *config.eos_token_ids, *tokenizer.eos_ids]
+def finish(config: Config, tokenizer: Tokenizer, template: object, where: str) -> tuple[Config, Chat]:
+    """The config with every stop id there is reason for (`with_stops`), and the chat format."""
     if tokenizer.vocab_size > config.vocab_size:
         raise BadCheckpoint(
             f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size} rows"
         )
-    return replace(config, eos_token_ids=tuple(dict.fromkeys(ids))), chat_format
+    chat = recognise(template, tokenizer, where)
+    return with_stops(config, tokenizer, chat.name), chat
 
 
 def _listed(what: str, some: list[str]) -> str:

@@ -66,7 +66,8 @@ def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -
             kept[0],
             len(kept) - 1,
         )
-    return Contents(config, checkpoint.tokenizer.to_bytes(), checkpoint.chat_format, quant, source, formats)
+    chat, tokenizer = checkpoint.chat, checkpoint.tokenizer.to_bytes()
+    return Contents(config, tokenizer, chat.name, quant, source, formats, chat.note)
 
 
 def _say_decoded(checkpoint: Checkpoint) -> None:

@@ -40,6 +40,7 @@ BESIDE_WEIGHTS = (  # the small files that decide what a model is; the hub's dow
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
 )
 _MOST_JSON = {"tokenizer.json": 1 << 26, INDEX: 1 << 26}  # bytes; other JSON files have a few thousand
 _MOST_SMALL_JSON = 1 << 22
@@ -230,25 +231,71 @@ def _homes(folder: Path, files: dict[str, SafetensorsFile]) -> dict[str, str]:
     return homes
 
 
-def _tokenizer(folder: Path, config: Config) -> tuple[Any, object]:
-    """The tokenizer and the chat template (text, or None)."""
+def _tokenizer(folder: Path, config: Config) -> tuple[Any, str | None]:
+    """The tokenizer and the chat template (text, or None). Raises `NotFound` or `BadCheckpoint`."""
     from phi4mini.tokenizer import Tokenizer
+    from phi4mini.tokenizer.sources import phi4_mini_with
 
     settings = read_json(folder, "tokenizer_config.json", {})
     if not isinstance(settings, dict):
         raise BadCheckpoint(f"{folder}: tokenizer_config.json is not an object")
-    template = settings.get("chat_template")
-    if template is None and (folder / "chat_template.jinja").exists():
-        template = _bounded(_inside(folder, "chat_template.jinja")).decode("utf-8", "replace")
-    if not (folder / "tokenizer.json").exists():
-        if _has_shipped_vocabulary(config):
-            return Tokenizer.phi4_mini(), template
-        raise NotFound(f"{folder / 'tokenizer.json'}: no such file")
+    template = _template(folder, settings)
     try:
-        data = _bounded(_inside(folder, "tokenizer.json"))
-        return Tokenizer.from_json(data, settings, config.vocab_size), template
+        settings = _with_names(folder, settings)
+        if (folder / "tokenizer.json").exists():
+            data = _bounded(_inside(folder, "tokenizer.json"))
+            return Tokenizer.from_json(data, settings, config.vocab_size), template
+        if _has_shipped_vocabulary(config):
+            return phi4_mini_with(settings, config.vocab_size), template  # the one vocabulary we carry
     except BadCheckpoint as error:
         raise located(error, folder) from error
+    raise NotFound(f"{folder / 'tokenizer.json'}: no such file")
+
+
+def _template(folder: Path, settings: dict[str, Any]) -> str | None:
+    """The chat template: chat_template.jinja, else tokenizer_config's (of named ones `default`), else a processor's.
+
+    Templates in additional_chat_templates/ have other names than `default` and are not asked for.
+    """
+    if (folder / "chat_template.jinja").exists():
+        return _bounded(_inside(folder, "chat_template.jinja")).decode("utf-8", "replace")
+    template = _default(settings.get("chat_template"))
+    if template is not None or not (folder / "chat_template.json").exists():
+        return template
+    processors = read_json(folder, "chat_template.json")
+    return _default(processors.get("chat_template") if isinstance(processors, dict) else None)
+
+
+def _default(template: Any) -> str | None:
+    """One template, or that named `default` of a list of {name, template} or of an object."""
+    if isinstance(template, list):
+        named = [item for item in template if isinstance(item, dict)]
+        template = {str(item.get("name")): item.get("template") for item in named}
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _with_names(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the tokens of added_tokens.json, which HF reads where the settings list none themselves."""
+    from phi4mini.tokenizer.sources import names_as_config
+
+    names = read_json(folder, "added_tokens.json", {})
+    if not names:
+        return settings
+    if settings.get("added_tokens_decoder") is None:
+        return names_as_config(names, settings, read_json(folder, "special_tokens_map.json", {}))
+    listed = settings["added_tokens_decoder"]
+    entries = listed.values() if isinstance(listed, dict) else ()
+    known = {entry.get("content") for entry in entries if isinstance(entry, dict)}
+    more = [name for name in names if name not in known]
+    if more:
+        _log.warning(
+            "%s: added_tokens.json names %s, which tokenizer_config.json does not list: left out, as transformers does",
+            folder,
+            short(more[0]),
+        )
+    return settings
 
 
 def _with_head(

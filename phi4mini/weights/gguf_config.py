@@ -88,6 +88,9 @@ def _architecture(file: Gguf) -> str:
     return str(arch)
 
 
+_PER_LAYER = ("attention.head_count", "feed_forward_length")  # llama.cpp gives these once or for every layer
+
+
 def _config_json(file: Gguf, arch: str) -> dict[str, Any]:
     """The config.json this GGUF was made from, all but the rope scaling."""
     meta = file.metadata
@@ -95,7 +98,8 @@ def _config_json(file: Gguf, arch: str) -> dict[str, Any]:
     def need(key: str) -> Any:
         if f"{arch}.{key}" not in meta:
             raise BadCheckpoint(f"the metadata key {arch}.{key} is missing")
-        return _same_in_all_layers(meta, f"{arch}.{key}")
+        layered = key in _PER_LAYER
+        return _same_in_all_layers(meta, f"{arch}.{key}") if layered else meta[f"{arch}.{key}"]
 
     heads, hidden = need("attention.head_count"), need("embedding_length")
     kv_key = f"{arch}.attention.head_count_kv"

@@ -140,7 +140,7 @@ def _tokenizer(file: Gguf, config: Config) -> Any:
         meta["tokens"],
         meta["merges"],
         types if isinstance(types, list) and all(type(kind) is int for kind in types) else None,
-        pre=str(meta.get("pre", "gpt-2")),
+        pre=None if meta.get("pre") is None else str(meta["pre"]),
         bos_id=config.bos_token_id,
         eos_ids=config.eos_token_ids,
         pad_id=config.pad_token_id,

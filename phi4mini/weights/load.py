@@ -82,8 +82,10 @@ def _made(origin: Origin, quant: str, folder: Path, progress: Progress | None) -
     return path
 
 
-def make_store(origin: Origin, quant: str, path: Path, progress: Progress | None = None) -> None:
-    """Write the store of an origin to `path`."""
+def make_store(
+    origin: Origin, quant: str, path: Path, progress: Progress | None = None, chat_format: str | None = None
+) -> None:
+    """Write the store of an origin to `path`; `chat_format` takes the place of its own."""
     source, began = origin.source, time.perf_counter()
 
     def step(done: int, total: int) -> None:
@@ -97,7 +99,9 @@ def make_store(origin: Origin, quant: str, path: Path, progress: Progress | None
     else:
         from phi4mini.weights.convert import convert
 
-        convert(open_checkpoint(source, origin.path), quant, path, origin.header, step, origin.check_unchanged)
+        checkpoint = open_checkpoint(source, origin.path)
+        checkpoint = checkpoint if chat_format is None else checkpoint.in_format(chat_format)
+        convert(checkpoint, quant, path, origin.header, step, origin.check_unchanged)
     _log.info("%s: %d bytes in %.1f s", path, path.stat().st_size, time.perf_counter() - began)
 
 
@@ -107,6 +111,7 @@ def convert_to(
     path: Path | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    chat_format: str | None = None,
 ) -> Path:
     """Write the store of a model to a place of the user's own, replacing what is there. For the command `convert`.
 
@@ -123,7 +128,7 @@ def convert_to(
         raise NotFound(f"{path.parent}: no such folder")
     origin = identify(source, _fetched(source, offline or is_offline(), False, progress), _says(progress))
     with lock(path):
-        make_store(origin, chosen, path, progress)
+        make_store(origin, chosen, path, progress, chat_format)
     return path
 
 

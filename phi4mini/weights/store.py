@@ -5,16 +5,17 @@ reads the header only; `verify` reads every byte. The mapping is read-only. It d
 from.
 
     bytes 0..7    magic "PHI4MINI"
-    bytes 8..11   version u32: 2 where a matrix lies in parts, else 1, which older programs read as well
+    bytes 8..11   version u32: 2; 1 had chat formats guessed by control tokens alone
     bytes 12..19  length of the header u64
     bytes 20..51  sha256 of the header
     bytes 64..    header: JSON, UTF-8; then zeros up to a multiple of 4096
     then          blobs, each at a multiple of 4096: the tokenizer, then the arrays in the order of `names.arrays`
 
-Header: config (`Config.to_json`), chat_format, recipe, source (`origin.py`), rotation (null: none), nbytes (of the
-file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An
-array of one dimension is float32 as it is, one of two is a `formats.Matrix`, or several one after the other, whose
-format is then "q4k*4096+q6k*1024": the format of so many rows, then of the rest. All numbers are little-endian.
+Header: config (`Config.to_json`), chat_format, chat_note (what is said about it when it opens), recipe, source
+(`origin.py`), rotation (null: none), nbytes (of the file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape,
+format, offset, nbytes, sha256}, ...]. An array of one dimension is float32 as it is, one of two is a `formats.Matrix`,
+or several one after the other, whose format is then "q4k*4096+q6k*1024": the format of so many rows, then of the rest.
+All numbers are little-endian.
 
 A store is replaced by renaming a new file over it, which leaves an open mapping intact. Cutting or overwriting the
 file in place under a running program is not survivable: the kernel answers such a read with a bus error.
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from phi4mini.tokenizer import Tokenizer
 
 MAGIC = b"PHI4MINI"
-VERSION, WITHOUT_PARTS = 2, 1
+VERSION, GUESSED = 2, 1
 SUFFIX = ".phi4"
 ALIGNMENT = 4096  # a page: blobs can be mapped, dropped and hashed one by one
 HEADER_AT = 64
@@ -83,6 +84,11 @@ class OpenModel:
     def chat_format(self) -> str:
         """Which chat format the model was trained on: a name of phi4mini.chat."""
         return str(self.header["chat_format"])
+
+    @property
+    def chat_note(self) -> str:
+        """What a user must be told about how the chat format was found; "" when it is certain."""
+        return str(self.header["chat_note"])
 
     @property
     def recipe(self) -> str:
@@ -178,7 +184,7 @@ def _read_header(path: Path, view: np.ndarray) -> dict[str, Any]:
     magic, version, length, digest = PREFIX.unpack(view[: PREFIX.size].tobytes())
     if magic != MAGIC:
         raise BadCheckpoint(f"{path}: not a store of phi4mini: it does not begin with {MAGIC.decode()}")
-    if version not in (WITHOUT_PARTS, VERSION):
+    if version not in (GUESSED, VERSION):
         raise BadCheckpoint(f"{path}: store version {version} is not known here; up to {VERSION} is. Convert it again")
     if length > MOST_HEADER:
         raise BadCheckpoint(f"{path}: a header of {length} bytes is more than the limit {MOST_HEADER}")
@@ -199,7 +205,17 @@ def _read_header(path: Path, view: np.ndarray) -> dict[str, Any]:
         raise BadCheckpoint(f"{path}: {what}: {short(size)} bytes expected, the file has {view.size}")
     if header.get("rotation") is not None:
         raise BadCheckpoint(f"{path}: its weights are rotated, which this version does not know")
-    return dict(header)
+    return _of_version_1(header) if version == GUESSED else dict(header)
+
+
+def _of_version_1(header: dict[str, Any]) -> dict[str, Any]:
+    """The header as it is read today. Version 1 did not keep whether a chat format was certain, and called ChatML with
+    SmolLM's default system turn "chatml".
+    """
+    name = str(header.get("chat_format"))
+    name = "smollm" if name == "chatml" else name
+    note = f"was packed by an earlier version, which may have guessed its chat format, {name}; convert it anew"
+    return {**header, "chat_format": name, "chat_note": note}
 
 
 def _read_entries(header: dict[str, Any], config: Config, size: int) -> dict[str, Entry]:

@@ -22,7 +22,7 @@ from phi4mini.files import atomic_write
 from phi4mini.formats import Format
 from phi4mini.weights import names
 from phi4mini.weights.arrays import StackFormat
-from phi4mini.weights.store import HEADER_AT, MAGIC, PREFIX, VERSION, WITHOUT_PARTS, Entry, align, array_bytes
+from phi4mini.weights.store import HEADER_AT, MAGIC, PREFIX, VERSION, Entry, align, array_bytes
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 _NO_HASH = "0" * 64
@@ -38,6 +38,7 @@ class Contents:
     recipe: str
     source: Mapping[str, str]  # where the weights came from (`origin.py`): name, kind, identity, converter, revision
     formats: Mapping[str, Format | StackFormat]
+    chat_note: str = ""  # what a user is told about the chat format
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return names.arrays(self.config)
@@ -93,6 +94,7 @@ def _header(contents: Contents, entries: list[Entry], total: int) -> bytes:
     header: dict[str, Any] = {
         "config": contents.config.to_json(),
         "chat_format": contents.chat_format,
+        "chat_note": contents.chat_note,
         "recipe": contents.recipe,
         "source": dict(contents.source),
         "rotation": None,
@@ -105,9 +107,7 @@ def _header(contents: Contents, entries: list[Entry], total: int) -> bytes:
 
 def _front(contents: Contents, entries: list[Entry], total: int) -> bytes:
     text = _header(contents, entries, total)
-    parts = any(isinstance(format, StackFormat) for format in contents.formats.values())
-    version = VERSION if parts else WITHOUT_PARTS
-    return PREFIX.pack(MAGIC, version, len(text), hashlib.sha256(text).digest()).ljust(HEADER_AT, b"\0") + text
+    return PREFIX.pack(MAGIC, VERSION, len(text), hashlib.sha256(text).digest()).ljust(HEADER_AT, b"\0") + text
 
 
 def _write_blob(file: BinaryIO, entry: Entry, chunks: Iterable[np.ndarray]) -> str:

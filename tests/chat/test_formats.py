@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini.chat import Message, ToolCall, format_named, format_of_template, format_of_tokenizer
-from phi4mini.chat.formats import in_call_order
+from phi4mini.chat.formats import Phi, in_call_order
 from phi4mini.errors import BadInput
 from tests.tokenizer.vocabularies import small
 
@@ -15,7 +15,10 @@ ROLES = {
     "phi": ["system", "user", "assistant", "tool", "tool_response"],
     "phi-reasoning": ["system", "user", "assistant", "tool", "tool_response"],
     "phi-3.5": ["system", "user", "assistant"],
+    "phi-3": ["system", "user", "assistant"],
+    "phi-4": ["system", "user", "assistant"],
     "chatml": ["system", "user", "assistant", "tool"],
+    "smollm": ["system", "user", "assistant", "tool"],
 }
 
 
@@ -30,27 +33,39 @@ def test_text_is_the_official_templates(jinja, name, data):
     turns = st.tuples(st.sampled_from(ROLES[name]), st.text(max_size=8))
     messages = [{"role": role, "content": content} for role, content in data.draw(st.lists(turns, max_size=5))]
     for message in messages:
-        if name.startswith("phi") and name != "phi-3.5" and message["role"] == "system" and data.draw(st.booleans()):
+        if (
+            name.startswith("phi")
+            and name not in ("phi-3.5", "phi-3", "phi-4")
+            and message["role"] == "system"
+            and data.draw(st.booleans())
+        ):
             message["tools"] = '[{"name": "f"}]'
     prompt = data.draw(st.booleans())
     ours = [Message(message["role"], message["content"], tools=message.get("tools")) for message in messages]
     assert written(name, ours, [], prompt) == jinja(name, messages, prompt)
 
 
+KNOWN_BY_HASH = ("phi", "phi-reasoning", "phi-3.5", "smollm")  # the official files; the others are read
+
+
 def test_templates_are_recognised_and_others_are_not(templates):
-    for name, template in templates.items():
-        assert format_of_template(template) == name
+    for name in KNOWN_BY_HASH:
+        template = templates[name]
+        assert format_of_template(template) == format_of_template(template.replace("\n", "\r\n")) == name
         assert format_of_template(template.replace("\n", "\\n") + "\n") == name
         assert format_of_template(template + "{{ 7 * 7 }}") is None
     assert format_of_template(None) is None
-    with pytest.raises(BadInput, match=r"unknown chat format 'alpaca'; known: phi, phi-reasoning, phi-3\.5, chatml"):
+    with pytest.raises(
+        BadInput, match=r"unknown chat format 'alpaca'; known: phi, phi-reasoning, phi-3\.5, phi-3, phi-4, chatml"
+    ):
         format_named("alpaca")
 
 
 def test_format_by_the_tokens_there_are(phi, chatml):
-    assert (format_of_tokenizer(phi).name, format_of_tokenizer(chatml).name) == ("phi", "chatml")
-    with pytest.raises(BadInput, match="no known chat format"):
-        format_of_tokenizer(small(control=()))
+    assert format_of_tokenizer(phi).name == "phi"
+    for other in (chatml, small(control=()), small(control=(*Phi.tokens, "<|im_start|>")), small(control=Phi.needs)):
+        with pytest.raises(BadInput, match="no chat format certain"):
+            format_of_tokenizer(other)
 
 
 FUNCTION = {"name": "weather", "description": "Température", "parameters": {"city": {"type": "str"}}}
@@ -94,7 +109,9 @@ def test_phi_reasoning_with_tools():
 
 
 def test_chatml_with_tools():
-    text = written("chatml", CONVERSATION[:3], [{"name": "f"}], True)
+    alone = written("chatml", CONVERSATION[:1], [{"name": "f"}], True)
+    assert alone.startswith("<|im_start|>system\nYou can call these functions:\n<tools>")
+    text = written("smollm", CONVERSATION[:3], [{"name": "f"}], True)
     assert text.startswith(
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face\n\n"
         'You can call these functions:\n<tools>[{"name": "f"}]</tools>\n'

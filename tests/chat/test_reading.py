@@ -130,8 +130,10 @@ def check(events: list[Event]) -> None:
     assert open_call is None and len(set(ids)) == len(ids)
 
 
-def read(tokenizer: Tokenizer, ids: list[int], tools: list[dict] | None = TOOLS) -> list[Event]:
-    reader = ReplyReader(tokenizer, tools=tools)
+def read(
+    tokenizer: Tokenizer, ids: list[int], tools: list[dict] | None = TOOLS, format: str | None = None
+) -> list[Event]:
+    reader = ReplyReader(tokenizer, format, tools)
     return [event for id in ids for event in reader.push(id)] + reader.finish()
 
 
@@ -232,7 +234,7 @@ CHATML_UNDERSTOOD = [
 
 @pytest.mark.parametrize(("text", "content", "calls"), CHATML_UNDERSTOOD)
 def test_chatml(chatml, text, content, calls):
-    for reply in (parse_reply(text, TOOLS, "chatml"), reply_of(read(chatml, chatml.encode(text)))):
+    for reply in (parse_reply(text, TOOLS, "chatml"), reply_of(read(chatml, chatml.encode(text), format="chatml"))):
         assert (reply.content, shape(reply.tool_calls)) == (content, calls)
 
 

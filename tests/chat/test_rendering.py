@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from phi4mini import chat
 from phi4mini.chat import Message, ToolCall, encode_segments, render
 from phi4mini.errors import BadInput
-from phi4mini.tokenizer import phi4
+from phi4mini.tokenizer import AddedToken, Tokenizer, phi4
 from tests.tokenizer.vocabularies import small
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
@@ -65,7 +65,9 @@ def test_mask_is_what_the_assistant_says(phi):
 
 
 def test_chatml_ids_and_mask(chatml):
-    rendered = render([Message("user", "x"), Message("assistant", " y")], None, False, tokenizer=chatml)
+    rendered = render(
+        [Message("user", "x"), Message("assistant", " y")], None, False, tokenizer=chatml, format="smollm"
+    )
     start, end = chatml.id_of("<|im_start|>"), chatml.id_of("<|im_end|>")
     head = b"system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     assert chatml.decode(rendered.ids) == rendered.text
@@ -73,6 +75,43 @@ def test_chatml_ids_and_mask(chatml):
     assert rendered.text.encode().startswith(b"<|im_start|>" + head + b"<|im_end|>\n<|im_start|>user\nx<|im_end|>\n")
     learned = [id for id, mask in zip(rendered.ids, rendered.mask, strict=True) if mask]
     assert chatml.decode(learned) == " y<|im_end|>" and rendered.mask[-1] == 0
+
+
+def test_TP8_added_words_are_one_id_in_every_turn_and_control_tokens_are_not(phi):
+    tokenizer = Tokenizer.phi4_mini()
+    word, opens, closes = tokenizer.add_tokens(["covid19", "<think>", "</think>"])
+    turns = [
+        Message("system", "About covid19 <|end|>"),
+        Message("user", "the covid19 case <|tool_call|>[]<|/tool_call|>"),
+        Message("assistant", "<think>hm</think>covid19"),
+        Message("user", "covid19<|user|>"),
+    ]
+    rendered = render(turns, tokenizer=tokenizer)
+    assert rendered.ids.count(word) == 4 and [rendered.ids.count(id) for id in (opens, closes)] == [1, 1]
+    assert tokenizer.decode(rendered.ids) == rendered.text
+    assert sum(id in phi.control_ids for id in rendered.ids) == 9, "four roles, four ends, one prompt"
+
+
+def test_TP8_tokens_of_the_format_that_are_not_special_are_out_of_reach_of_content():
+    made = small(control=())
+    made.vocab_size = 300
+    made.add_tokens(["<|im_start|>", "<|im_end|>", "word"])
+    start, end, word = (made.id_of(text) for text in ("<|im_start|>", "<|im_end|>", "word"))
+    ids = render([Message("user", "a word<|im_end|><|im_start|>")], tokenizer=made, format="chatml").ids
+    assert [id for id in ids if id in (start, end, word)] == [start, word, end, start]
+
+
+def test_white_space_before_a_token_that_takes_it_is_gone_as_in_hf():
+    """Phi-4's control tokens have lstrip and rstrip."""
+    made = small(control=())
+    made.vocab_size = 300
+    both = {"special": True, "lstrip": True, "rstrip": True}
+    names = ("<|im_start|>", "<|im_sep|>", "<|im_end|>")
+    made._extend([AddedToken(len(made) + i, name, **both) for i, name in enumerate(names)])
+    for text in ("  a b \n", "\n", "", "x"):
+        turns = [Message("system", text), Message("user", text), Message("assistant", text)]
+        ours, theirs = (render(turns, tokenizer=made, format="phi-4", parse_special=hf).ids for hf in (False, True))
+        assert ours == theirs
 
 
 def test_format_without_its_tokens(chatml):

@@ -15,7 +15,7 @@ def test_ls_show_and_rm(phi4mini, home):
     table = phi4mini("ls", **here)
     assert "demo" in table.stdout and "q4" in table.stdout and str(home) in table.stderr
     shown = json.loads(phi4mini("show", "--json", listed["path"], **here).stdout)
-    assert shown["parameters"] == 134515008 and shown["chat_format"] == "chatml" and shown["layers"] == 30
+    assert shown["parameters"] == 134515008 and shown["chat_format"] == "smollm" and shown["layers"] == 30
     assert "135" not in shown["path"] and "q4m" in phi4mini("show", listed["path"], **here).stdout
     refused_first = phi4mini("rm", "demo", **here)
     assert refused_first.returncode == 2 and "-y" in refused_first.stderr

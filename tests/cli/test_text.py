@@ -28,6 +28,19 @@ def test_control_tokens_come_from_text_only_when_asked(phi4mini):
     assert phi4mini("tokenize", "--ids", "--parse-special", "<|end|>").stdout == "200020\n"
 
 
+def test_TP5_render_and_tokenize_take_a_chat_format(phi4mini, tmp_path):
+    conversation = json.dumps([{"role": "user", "content": "Hi"}]).encode()
+    written = "<|user|>\nHi<|end|>\n<|assistant|>\n\n"
+    assert phi4mini("render", "--chat-format", "phi-3.5", stdin=conversation).stdout == written
+    assert phi4mini("render", stdin=conversation, PHI4MINI_CHAT_FORMAT="phi-3.5").stdout == written
+    assert phi4mini("tokenize", "--ids", "--chat-format", "phi-3.5", "Hello world").stdout == "13225 2375\n"
+    for command in ("render", "tokenize", "run", "chat", "serve", "convert"):
+        arguments = ("-m", "phi-4-mini") if command == "tokenize" else ("-m", "synthetic:1")
+        done = phi4mini(command, *arguments, "--chat-format", "alpaca", stdin=conversation)
+        refused(done, "unknown chat format 'alpaca'; known: phi, phi-reasoning")
+    refused(phi4mini("render", "--chat-format", "chatml", stdin=conversation), "needs <|im_start|>, <|im_end|>")
+
+
 def test_ids_go_back_to_text(phi4mini):
     assert phi4mini("tokenize", "--decode", "[13225, 2375]").stdout == "Hello world\n"
     refused(phi4mini("tokenize", "--decode", "1 x"), "'x'")

@@ -48,8 +48,9 @@ def test_token_types():
     ours = Tokenizer.from_bpe(
         tokens, [], [1] * 256 + [3, 4, 5], pre="gpt-2", bos_id=256, eos_ids=[257], pad_id=258, rows=300
     )
-    assert ours.control_ids == {256, 257}
-    assert ours.decode([256, 257], skip_special_tokens=True) == "<u>"
+    assert ours.control_ids == {256} and ours.encode("<u><c>") == [257, *b"<c>"]
+    assert ours.decode([256, 257, 258], skip_special_tokens=True) == "<u>", "type 5 is a free row"
+    assert len(ours) == 258
     assert (ours.bos_id, ours.eos_ids, ours.pad_id, ours.vocab_size) == (256, (257,), 258, 300)
 
 
@@ -76,11 +77,51 @@ def phi_lists() -> tuple[list[str], list[str], list[int]]:
     return tokens, [f"{left} {right}" for left, right in merges], types
 
 
-def test_phi_in_a_gguf_is_the_shipped_one():
+@pytest.mark.parametrize("pre", ["gpt-4o", None, "", "default"])
+def test_TP10_phi_in_a_gguf_is_the_shipped_one_whether_its_split_is_named_or_not(pre):
     tokens, merges, types = phi_lists()
-    ours = Tokenizer.from_bpe(tokens, merges, types, pre="gpt-4o")
+    ours = Tokenizer.from_bpe(tokens, merges, types, pre=pre)
+    assert ours.encode("L'été: getUserName()") == Tokenizer.phi4_mini().encode("L'été: getUserName()")
     assert ours.is_phi4 and ours.encode("<|user|> \n Hi<|mine|>", parse_special=True) == [200021, 12194, 200029]
     assert len(ours.to_bytes()) < 1000
+
+
+@pytest.mark.parametrize("change", ["one token", "two tokens", "a control token", "shorter", "none of it"])
+@pytest.mark.parametrize("pre", [None, "default"])
+def test_TP10_a_vocabulary_that_is_not_known_needs_the_name_of_its_split(change, pre):
+    tokens, merges, types = phi_lists()
+    if change == "one token":
+        tokens[100_000] += "x"
+    elif change == "two tokens":
+        tokens[5], tokens[6] = tokens[6], tokens[5]
+    elif change == "a control token":
+        tokens[200_020] = "<|finish|>"
+    elif change == "shorter":
+        tokens, types = tokens[:200_020], types[:200_020]
+    else:
+        tokens, merges, types = list(CHARS), [], [1] * 256
+    with pytest.raises(BadCheckpoint, match=r"does not name its pre-tokenizer \(tokenizer\.ggml\.pre\)"):
+        Tokenizer.from_bpe(tokens, merges, types, pre=pre)
+
+
+def test_TP10_llama_3_is_known_by_its_tokens():
+    tokens = [*CHARS, *(f"Ġ{i}" for i in range(128_256 - 256))]
+    tokens[128_000], tokens[128_001], tokens[128_009] = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+    named, unnamed = (Tokenizer.from_bpe(tokens, [], None, pre=pre) for pre in ("llama-bpe", None))
+    for text in ("It's 12345\n\n x", "DON'T  a1b22"):
+        assert unnamed.encode(text) == named.encode(text)
+
+
+def test_TP9_unused_rows_are_free_rows_wherever_they_lie():
+    kinds = [1] * 256 + [5, 3, 5, 4, 5, 5]
+    tokens = [*CHARS, "[PAD256]", "<s>", "[PAD258]", "word", "[PAD260]", "[PAD261]"]
+    ours = Tokenizer.from_bpe(tokens, [], kinds, pre="gpt-2", rows=270)
+    for tokenizer in (ours, Tokenizer.from_bytes(ours.to_bytes())):
+        assert tokenizer.unused_ids == {256, 258} and len(tokenizer) == 260
+        assert tokenizer.decode(range(256, 270)) == "<s>word"
+        assert tokenizer.encode("[PAD256]word") == [*b"[PAD256]", 259]
+        assert [tokenizer.token_bytes(id) for id in (256, 258, 261)] == [b""] * 3
+    assert ours.add_tokens(["new"]) == [260] and ours.encode("new") == [260]
 
 
 def test_phi_tokenizer_json_is_the_shipped_one(phi, tmp_path, config):

@@ -61,7 +61,7 @@ def test_the_chat_template_names_the_format(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(tree))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML}))
     opened = open_folder(folder)
-    assert opened.chat_format == "chatml"
+    assert opened.chat_format == "chatml" and "read, not run, it writes chatml" in opened.chat.note
     assert opened.config.eos_token_ids == (318, 319), "the turn's end stops although the config does not name it"
 
 

@@ -13,6 +13,8 @@ import pytest
 from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint
 from phi4mini.formats import Matrix
+from phi4mini.runs import untrained_ids
+from phi4mini.tokenizer import phi4, ranks
 from phi4mini.weights.arrays import Weights, pieces
 from phi4mini.weights.convert import convert
 from phi4mini.weights.gguf_blocks import EXACT
@@ -108,7 +110,7 @@ def test_the_demo_is_carried_over_bit_for_bit(demo_gguf, demo_store):
         np.testing.assert_array_equal(layer.down.dequantize(), values(f"blk.{n}.ffn_down.weight"))
         np.testing.assert_array_equal(layer.qkv.dequantize()[:576], back(values(f"blk.{n}.attn_q.weight"), 9))
         np.testing.assert_array_equal(layer.qkv.dequantize()[576:768], back(values(f"blk.{n}.attn_k.weight"), 3))
-    assert opened.config.eos_token_ids == (2,) and opened.chat_format == "chatml"
+    assert opened.config.eos_token_ids == (2,) and opened.chat_format == "smollm"
     assert opened.tokenizer.encode("Hello world") == [19556, 905]
 
 
@@ -205,6 +207,36 @@ def test_untied_head_is_read(tmp_path):
 def test_stop_ids_come_from_metadata_and_chat_format(tmp_path):
     write_gguf(tmp_path / "m.gguf", config(), metadata={"tokenizer.ggml.eot_token_id": 318})
     assert open_gguf(tmp_path / "m.gguf").config.eos_token_ids == (319, 318)
+
+
+def test_TP10_a_file_without_the_name_of_its_split_is_refused_unless_its_vocabulary_is_known(tmp_path):
+    write_gguf(tmp_path / "m.gguf", config(), metadata={"tokenizer.ggml.pre": None})
+    with pytest.raises(BadCheckpoint, match=r"m\.gguf: the GGUF does not name its pre-tokenizer"):
+        open_gguf(tmp_path / "m.gguf")
+    vocabulary, merges = ranks.vocabulary_and_merges()
+    names = vocabulary | phi4.PLACEHOLDERS | {token.content: token.id for token in phi4.ADDED}
+    tokens = [*sorted(names, key=names.__getitem__), "covid19", *(f"[PAD{i}]" for i in range(200030, 200064))]
+    metadata = {
+        "tokenizer.ggml.pre": None,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1] * 199999 + [3] + [1] * 18 + [3] * 5 + [4] * 5 + [3, 4] + [5] * 34,
+        "tokenizer.ggml.merges": [f"{left} {right}" for left, right in merges],
+        "tokenizer.ggml.eos_token_id": 200020,
+        "tokenizer.ggml.bos_token_id": 199999,
+    }
+    small = Config.from_json(config_json("Phi3", vocab_size=200064, hidden_size=32, num_attention_heads=2))
+    write_gguf(tmp_path / "phi.gguf", small, metadata=metadata, default="Q8_0")
+    opened = open_gguf(tmp_path / "phi.gguf").tokenizer
+    assert opened.is_phi4 and opened.encode("a covid19<|tool_call|>")[:3] == [64, 220, 200029]
+    assert untrained_ids(opened, 200064)[-34:] == tuple(range(200030, 200064))
+
+
+def test_TP8_user_defined_tokens_of_a_gguf_are_words(tmp_path):
+    write_gguf(tmp_path / "m.gguf", config(), metadata={"tokenizer.ggml.token_type": [1] * 317 + [4, 3, 3]})
+    tokenizer = open_gguf(tmp_path / "m.gguf").tokenizer
+    word, control = (tokenizer.token_text(id) for id in (317, 318))
+    ids = tokenizer.encode(f"a{word}{control}")
+    assert 317 in ids and 318 not in ids and tokenizer.decode(ids) == f"a{word}{control}"
 
 
 REFUSED = {
