@@ -232,4 +232,3 @@ def _countable(node: Mapping[str, Any]) -> bool:
         return True
     closed = node.get("additionalProperties") is False and not node.get("patternProperties")
     return closed and node.get("minProperties", 1) <= 1 and node.get("maxProperties", 1) == 1
-

@@ -47,7 +47,7 @@ SPACING = {
     "lenient": False,
     "coerce_one_of": False,
 }
-# A name could be spelled "\\u0061b", which llguidance does not hold against the pattern ^a: no escape but the short ones.
+# A name could be spelled "\\u0061b", which llguidance does not hold against the pattern ^a: only short escapes then.
 _ONE_SPELLING = {"json_allowed_escapes": 'nrbtf\\"'}
 
 
