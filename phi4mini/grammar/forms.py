@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _WORDS = {"json_schema": "the schema", "regex": "the pattern", "lark": "the grammar"}
 
 
+class BadForm(BadInput):
+    """What is wrong is the form of the text, not the tools beside it."""
+
+
 @dataclass(frozen=True)
 class Form:
     """`strict`: a keyword of a schema that cannot be followed is refused, not left out."""

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from phi4mini.errors import BadInput
-from phi4mini.grammar.forms import Form
+from phi4mini.grammar.forms import BadForm, Form
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,11 +117,13 @@ class Grammars:
 
         functions, places = calls.chosen(tools, required), list[str]()
         arguments = [function.arguments(self._follow, places) for function in functions]
-        held = text.part(self._follow, places) if text and required is False else None
+        held = self._part(text, places) if text and required is False else None
         asked: dict[str, Any] = {"required": required, "parallel": parallel, "text": held}
         try:
             made = self._calls(functions, arguments, chat_format, **asked)
         except BadInput:  # too much together: what is not strict gives way
+            if text is not None and held is not None:
+                self._part_alone(text, held)
             if all(function.strict for function in functions):
                 raise
             places += [function.name for function in functions if not function.strict]
@@ -129,6 +131,19 @@ class Grammars:
             made = self._calls(functions, arguments, chat_format, **asked)
         _tell("the tools' schemas", places, dropped)
         return made
+
+    def _part(self, text: Form, places: list[str]) -> Mapping[str, Any]:
+        try:
+            return text.part(self._follow, places)
+        except BadInput as error:
+            raise BadForm(str(error)) from None
+
+    def _part_alone(self, text: Form, held: Mapping[str, Any]) -> None:
+        """Raises BadForm where it is to blame."""
+        try:
+            self._compiled(json.dumps({"grammars": [held]}), text.what)
+        except BadInput as error:
+            raise BadForm(str(error)) from None
 
     def _calls(self, functions: Any, arguments: Any, chat_format: str, **asked: Any) -> Constraint:
         from phi4mini.grammar import calls, schema
@@ -162,8 +177,9 @@ class Grammars:
 
 
 def _tell(what: str, places: Sequence[str], dropped: list[str] | None) -> None:
-    """What was left out is for the caller to say, or for the log."""
+    """What was left out is for the caller to say; the log has it in any case."""
+    if places:
+        level = logging.WARNING if dropped is None else logging.DEBUG
+        _log.log(level, "%s: not followed, and left out: %s", what, ", ".join(places)[:4000])
     if dropped is not None:
         dropped += places
-    elif places:
-        _log.warning("%s: not followed, and left out: %s", what, ", ".join(places)[:400])

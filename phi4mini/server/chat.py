@@ -18,6 +18,7 @@ from phi4mini.server.choices import Choices, Piece, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, SamplingFields, Some, merged
+from phi4mini.server.offers import callable_tools
 from phi4mini.server.parts import joined
 from phi4mini.server.streamed import ChatChunk
 
@@ -66,7 +67,7 @@ class ChatBody(SamplingFields, kw_only=True):
         return Ask(
             self.messages,
             lambda index: self.sampling(limit, logprobs, index),
-            tools=self.tools or (),
+            tools=callable_tools(self.tools, call),
             tool_choice=chosen_tool(self.tool_choice),
             parallel=self.parallel_tool_calls is not False,
             format=response_format(self.response_format),
