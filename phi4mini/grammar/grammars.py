@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,9 +89,15 @@ class Grammars:
 
     def answer(self, form: Form, dropped: list[str] | None = None) -> Constraint:
         """A text of this form. Raises BadInput; for what is left out of a schema see `tool_calls`."""
-        places: list[str] = []
-        source = json.dumps({"grammars": [form.part(self._follow, places)]})
-        made = self._compiled(source, form.what)
+        for follow in (_hope, self._follow):
+            places: list[str] = []
+            source = json.dumps({"grammars": [form.part(follow, places)]})
+            try:
+                made = self._compiled(source, form.what)
+                break
+            except BadInput:
+                if form.strict or follow is not _hope:
+                    raise
         _tell(form.what, places, dropped)
         return made
 
@@ -115,28 +121,27 @@ class Grammars:
         """
         from phi4mini.grammar import calls
 
-        functions, places = calls.chosen(tools, required), list[str]()
-        arguments = [function.arguments(self._follow, places) for function in functions]
-        held = self._part(text, places) if text and required is False else None
-        asked: dict[str, Any] = {"required": required, "parallel": parallel, "text": held}
-        try:
-            made = self._calls(functions, arguments, chat_format, **asked)
-        except BadInput:  # too much together: what is not strict gives way
+        functions = calls.chosen(tools, required)
+        asked: dict[str, Any] = {"required": required, "parallel": parallel}
+        for follow in (_hope, self._follow):  # together, which is quick; if that fails, each alone before
+            places: list[str] = []
+            arguments = [function.arguments(follow, places) for function in functions]
+            asked["text"] = held = _part(text, follow, places) if text and required is False else None
+            try:
+                made = self._calls(functions, arguments, chat_format, **asked)
+                break
+            except BadInput as error:
+                failed = error
+        else:  # too much together: what is not strict gives way
             if text is not None and held is not None:
                 self._part_alone(text, held)
             if all(function.strict for function in functions):
-                raise
+                raise failed
             places += [function.name for function in functions if not function.strict]
             arguments = [one if f.strict else calls.FREE for f, one in zip(functions, arguments, strict=True)]
             made = self._calls(functions, arguments, chat_format, **asked)
         _tell("the tools' schemas", places, dropped)
         return made
-
-    def _part(self, text: Form, places: list[str]) -> Mapping[str, Any]:
-        try:
-            return text.part(self._follow, places)
-        except BadInput as error:
-            raise BadForm(str(error)) from None
 
     def _part_alone(self, text: Form, held: Mapping[str, Any]) -> None:
         """Raises BadForm where it is to blame."""
@@ -174,6 +179,17 @@ class Grammars:
         from phi4mini.grammar import matching
 
         return matching.compiled(trie, source, what, self._end_ids)
+
+
+def _hope(prepared: Mapping[str, Any]) -> None:
+    """A schema is taken to be one that llguidance compiles."""
+
+
+def _part(text: Form, follow: Callable[[Mapping[str, Any]], None], places: list[str]) -> Mapping[str, Any]:
+    try:
+        return text.part(follow, places)
+    except BadInput as error:
+        raise BadForm(str(error)) from None
 
 
 def _tell(what: str, places: Sequence[str], dropped: list[str] | None) -> None:

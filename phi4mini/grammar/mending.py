@@ -20,6 +20,9 @@ class Unfollowed(BadInput):
     """A prepared schema that llguidance cannot follow."""
 
 
+_MOST_TRIALS = 64  # properties that are tried alone, each some milliseconds; a schema with more is left out whole
+
+
 def mended(given: object, compiles: Compiles, dropped: list[str]) -> dict[str, Any]:
     """The schema without what cannot be followed, whose places are added to `dropped`.
 
@@ -31,7 +34,7 @@ def mended(given: object, compiles: Compiles, dropped: list[str]) -> dict[str, A
         if works(made, compiles):
             dropped += places
             return made
-    names = culprits(made, compiles)
+    names = culprits(made, compiles) if len(made.get("properties") or ()) <= _MOST_TRIALS else []
     freed = {name: {} if name in names else part for name, part in (made.get("properties") or {}).items()}
     made = {**made, "properties": freed} if names else made
     compiles(made)
