@@ -12,6 +12,7 @@ import pytest
 from phi4mini.errors import BadInput
 from phi4mini.grammar import Form
 from tests.grammar.following import admits
+from tests.shared import SHARED, needs_shared
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "grammar.md").read_text("utf-8")
 ROWS = re.findall(r"^\| `(\{.*\})` \| (held|left out|refused) \| (held|refused) \|$", PAGE, re.MULTILINE)
@@ -139,3 +140,18 @@ def test_SC3_a_call_or_a_text_of_the_form(phi, grammars, chat_format):
         else:
             text = '<tool_call>{"name": "f", "arguments": {"plain": 1, "odd": 1}}</tool_call>'
             assert admits(made[2], phi, text)
+
+
+@needs_shared
+def test_SC2_every_real_schema_is_taken_where_it_is_not_strict(grammars):
+    """Whole, or without what is named; what compiles strictly loses nothing."""
+    lines = (SHARED / "data/jsonschema/jsonschemabench_200.jsonl").read_text("utf-8").splitlines()
+    for schema in (json.loads(line)["schema"] for line in lines):
+        dropped: list[str] = []
+        grammars.answer(Form("json_schema", schema, strict=False), dropped)
+        try:
+            grammars.answer(Form("json_schema", schema))
+        except BadInput:
+            assert dropped
+        else:
+            assert dropped == []
