@@ -2,9 +2,11 @@
 
 Understood as calls: a native call (between marks, the closing one may be missing) holding a list, an object, or several
 in a row, brackets or not, with or without `functools` in front; `functools[...]` at the start of a reply, or later when
-the names are known; a bare list or object at the start whose names are known. Arguments may be an object or a JSON
-string. Promises that text which only looks like a call, and a call that breaks off or is malformed, comes out as text
-and is never lost. Knows no ids (`reading.py`).
+the names are known; a bare list or object at the start whose names are known and which has arguments. Arguments may be
+an object or a JSON string, and are called `parameters` by some models (`scanner.py`).
+
+Promises that text which only looks like a call, and a call that breaks off or is malformed, comes out as text and is
+never lost. Knows no ids (`reading.py`).
 """
 
 from __future__ import annotations
@@ -153,7 +155,7 @@ class CallParser:
                 return self._begin("functools" if self._fresh else "known", self._raw, bracket=True)
             if probe in ("[", "{") and self._fresh and self._names:
                 raw, self._raw = self._raw, ""
-                self._begin("known", raw[:-1])
+                self._begin("bare", raw[:-1])
                 self._raw = raw
                 return self._before(probe)
             if any(trigger.startswith(probe) for trigger in self._triggers()):
@@ -167,7 +169,7 @@ class CallParser:
     # ---- inside a call: `_raw` is what has not become a call yet and would come out as text
 
     def _begin(self, kind: str, raw: str, bracket: bool = False) -> None:
-        """`kind`: "native" and "tag" may hold several lists; "known" demands names that are known."""
+        """`kind`: "native" and "tag" may hold several lists; "known" and "bare" demand names that are known."""
         self._kind, self._bracket, self._raw = kind, bracket, raw
         self._prefix = len(raw)  # characters of the opening in `_raw`
         self._fresh = False
@@ -187,7 +189,7 @@ class CallParser:
             self._fail()
 
     def _start_object(self) -> None:
-        self._scanner = CallScanner()
+        self._scanner = CallScanner(self._names)
         self._call_id: str | None = None
         self._state = self._object
         self._object("{")
@@ -198,8 +200,10 @@ class CallParser:
             scanner.feed(char)
         except NotACall:
             return self._fail()
-        if self._kind == "known" and scanner.name is not None and scanner.name not in self._names:
+        if self._kind in ("known", "bare") and scanner.name is not None and scanner.name not in self._names:
             return self._fail()
+        if self._kind == "bare" and scanner.done and not scanner.given:
+            return self._fail()  # a list of things that have names
         if scanner.started and scanner.name is not None:
             if self._call_id is None:
                 self._call_id = self._new_id()

@@ -1,14 +1,16 @@
 """One call as JSON, read character by character: name, arguments as they grow, and whether it is a call at all.
 
-Promises that nesting, strings and escapes are followed exactly (a `]` or `}` inside a string ends nothing), that the
-argument text handed out, joined, is valid JSON once the object is complete, and that what is not a call is known as
-early as its first wrong key. Raw line breaks inside strings, which models do write, are passed on escaped.
-Knows nothing of lists, tags or tools (`calls.py`).
+`parameters` stands for `arguments` where the name is one of the known ones, unless its value is a schema: then it is
+the tool's own description. Promises that nesting, strings and escapes are followed exactly (a `]` or `}` inside a
+string ends nothing), that the argument text handed out, joined, is valid JSON once the object is complete, and that
+what is not a call is known as early as its first wrong key. Raw line breaks inside strings, which models do write, are
+passed on escaped. Knows nothing of lists, tags or tools (`calls.py`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from phi4mini.chat.written import member
@@ -38,8 +40,11 @@ def _loads(text: str) -> Any:
 class CallScanner:
     """Feed the characters from `{` on; `done` after the closing `}`. `feed` raises NotACall."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[str] = ()) -> None:
+        """`known`: names of the functions that can be called."""
         self.name: str | None = None
+        self.given = False  # whether there are arguments, under either name; set when done
+        self._known, self._alias = known, "arguments"
         self.done = False
         self.arguments: dict[str, Any] | None = None  # set when done, and with it
         self.text = ""  # the same as it was written
@@ -126,6 +131,8 @@ class CallScanner:
 
     def _end_key(self) -> None:
         key = _loads(self._part())
+        if key == "parameters" and "arguments" not in self._keys and self._may_be_known(self.name):
+            key, self._alias = "arguments", key
         if key in self._keys or (key not in _KEYS and "arguments" not in self._keys):
             raise NotACall(f"key {key!r}")
         self._keys.add(key)
@@ -139,28 +146,44 @@ class CallScanner:
             name = _loads(value)
             if not isinstance(name, str) or not name:
                 raise NotACall("the name must be a string")
+            if self._alias == "parameters" and not self._may_be_known(name):
+                raise NotACall("parameters are arguments of known functions only")
             self.name = name
         self._key, self._from = None, len(self._clean)
+
+    def _may_be_known(self, name: str | None) -> bool:
+        return bool(self._known) if name is None else name in self._known
 
     def _finish(self) -> None:
         text = "".join(self._clean)
         call = _loads(text)
-        wrapped = isinstance(call.get("function"), dict)
-        if wrapped:
+        if isinstance(call.get("function"), dict):
+            if self._live:
+                raise NotACall("arguments beside a function")
             text, call = member(text, "function") or "", call["function"]
         if not isinstance(call.get("name"), str) or not call["name"]:
             raise NotACall("no name")
-        self.name, self.arguments, self.done = call["name"], _object(call.get("arguments")), True
+        named = "arguments" not in call and call["name"] in self._known  # also of a call inside "function"
+        alias = "parameters" if named else "arguments"
+        arguments = call.get(alias)
+        if alias == "parameters" and _is_schema(arguments):
+            raise NotACall("the description of a function")
+        self.given = alias in call
+        self.name, self.arguments, self.done = call["name"], _object(arguments), True
         if not self._live:
-            self._live.append(_written(text, call.get("arguments")))
+            self._live.append(_written(text, alias, arguments))
         self.text = "".join(self._live)
 
 
-def _written(call: str, arguments: Any) -> str:
+def _written(call: str, key: str, arguments: Any) -> str:
     """The text of arguments that were not handed out as they grew: an object, a JSON string of one, or nothing."""
     if isinstance(arguments, str):
         return arguments.strip() or "{}"
-    return "{}" if arguments is None else member(call, "arguments") or "{}"
+    return "{}" if arguments is None else member(call, key) or "{}"
+
+
+def _is_schema(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "object" and isinstance(value.get("properties"), dict)
 
 
 def _object(arguments: Any) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from phi4mini.errors import BadInput
+from phi4mini.grammar.unions import target
 
 Schema = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def _reachable(root: Schema) -> tuple[dict[int, tuple[Schema, str]], dict[int, l
             places[id(node)] = (node, place)
             parts = _parts(node, place)
             if isinstance(node.get("$ref"), str):
-                parts.insert(0, (_target(root, node["$ref"]), node["$ref"]))
+                parts.insert(0, (target(root, node["$ref"]), node["$ref"]))
             for part, _ in parts:
                 users.setdefault(id(part), []).append(node)
             todo += reversed(parts)
@@ -68,29 +68,13 @@ def _parts(node: Schema, place: str) -> list[tuple[Any, str]]:
     return parts
 
 
-def _target(root: Schema, reference: str) -> Any:
-    """What a JSON pointer into the root points to; None for anything else."""
-    if not reference.startswith("#"):
-        return None
-    node: Any = root
-    for part in unquote(reference[1:]).split("/")[1:]:
-        part = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, Mapping):
-            node = node.get(part)
-        elif isinstance(node, list) and part.isdecimal() and len(part) < 9 and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return None
-    return node if reference in ("#", "") or reference.startswith("#/") else None
-
-
 def _ends(node: Schema, root: Schema, finite: set[int]) -> bool:
     """Whether a value that ends is known, given the schemas already known to have one."""
 
     def known(part: Any) -> bool:
         return not isinstance(part, Mapping) or id(part) in finite
 
-    if isinstance(node.get("$ref"), str) and not known(_target(root, node["$ref"])):
+    if isinstance(node.get("$ref"), str) and not known(target(root, node["$ref"])):
         return False
     if isinstance(node.get("allOf"), list) and not all(map(known, node["allOf"])):
         return False

@@ -9,17 +9,21 @@ is a `BadInput` of the call.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from phi4mini.errors import BadInput
+from phi4mini.grammar.forms import BadForm, Form
 
 if TYPE_CHECKING:
     import numpy as np
     from llguidance import LLTokenizer
 
     from phi4mini.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 
 class Constraint(Protocol):
@@ -69,9 +73,7 @@ class Grammars:
 
     def json_schema(self, schema: Mapping[str, Any] | bool) -> Constraint:
         """A JSON document that fits the schema. Raises BadInput naming what is wrong with it."""
-        from phi4mini.grammar.schema import prepared
-
-        return self._compiled(json.dumps({"grammars": [{"json_schema": prepared(schema)}]}), "the schema")
+        return self.answer(Form("json_schema", schema))
 
     def json_object(self) -> Constraint:
         """Any JSON object."""
@@ -79,29 +81,90 @@ class Grammars:
 
     def regex(self, pattern: str) -> Constraint:
         """A text that the whole pattern matches (Rust's regex syntax). Raises BadInput."""
-        from phi4mini.grammar import sources
-
-        return self._compiled(sources.regex(pattern), "the pattern")
+        return self.answer(Form("regex", pattern))
 
     def lark(self, grammar: str) -> Constraint:
         """A text of a grammar in llguidance's dialect of Lark, `%json {...}` included. Raises BadInput."""
-        from phi4mini.grammar import sources
+        return self.answer(Form("lark", grammar))
 
-        return self._compiled(sources.lark(grammar), "the grammar")
+    def answer(self, form: Form, dropped: list[str] | None = None) -> Constraint:
+        """A text of this form. Raises BadInput; for what is left out of a schema see `tool_calls`."""
+        for follow in (_hope, self._follow):
+            places: list[str] = []
+            source = json.dumps({"grammars": [form.part(follow, places)]})
+            try:
+                made = self._compiled(source, form.what)
+                break
+            except BadInput:
+                if form.strict or follow is not _hope:
+                    raise
+        _tell(form.what, places, dropped)
+        return made
 
     def tool_calls(
-        self, tools: Sequence[Mapping[str, Any]], chat_format: str, *, required: bool | str, parallel: bool
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        chat_format: str,
+        *,
+        required: bool | str,
+        parallel: bool,
+        text: Form | None = None,
+        dropped: list[str] | None = None,
     ) -> Constraint:
         """Calls of `tools` as `chat_format` writes them, arguments after each function's schema.
 
         `required`: True for a call and nothing else, a name for one call of that function, False for free text that may
-        end in a call. `parallel` allows several, but of a named function. Raises BadInput: no tools, a name that is not
-        among them, a format without tools, a schema that cannot be followed.
+        end in a call, or, given `text`, for either a call or a text of that form. `parallel` allows several, but of a
+        named function. What cannot be followed in the schema of a function that is not `strict` is left out: its place,
+        `name.properties.x.uniqueItems`, is added to `dropped`, or logged where there is no such list. Raises BadInput:
+        no tools, a name that is not among them, a format without tools, a strict schema that cannot be followed.
         """
         from phi4mini.grammar import calls
 
-        source = calls.grammar(self._tokenizer, tools, chat_format, required=required, parallel=parallel)
+        functions = calls.chosen(tools, required)
+        asked: dict[str, Any] = {"required": required, "parallel": parallel}
+        for follow in (_hope, self._follow):  # together, which is quick; if that fails, each alone before
+            places: list[str] = []
+            arguments = [function.arguments(follow, places) for function in functions]
+            asked["text"] = held = _part(text, follow, places) if text and required is False else None
+            try:
+                made = self._calls(functions, arguments, chat_format, **asked)
+                break
+            except BadInput as error:
+                failed = error
+        else:  # too much together: what is not strict gives way
+            if text is not None and held is not None:
+                self._part_alone(text, held)
+            if all(function.strict for function in functions):
+                raise failed
+            places += [function.name for function in functions if not function.strict]
+            arguments = [one if f.strict else calls.FREE for f, one in zip(functions, arguments, strict=True)]
+            made = self._calls(functions, arguments, chat_format, **asked)
+        _tell("the tools' schemas", places, dropped)
+        return made
+
+    def _part_alone(self, text: Form, held: Mapping[str, Any]) -> None:
+        """Raises BadForm where it is to blame."""
+        try:
+            self._compiled(json.dumps({"grammars": [held]}), text.what)
+        except BadInput as error:
+            raise BadForm(str(error)) from None
+
+    def _calls(self, functions: Any, arguments: Any, chat_format: str, **asked: Any) -> Constraint:
+        from phi4mini.grammar import calls, schema
+
+        schema.check_bounds(arguments)  # each has been seen alone
+        source = calls.grammar(self._tokenizer, functions, arguments, chat_format, **asked)
         return self._compiled(source, "the tools' schemas")
+
+    def _follow(self, prepared: Mapping[str, Any]) -> None:
+        """Raises `Unfollowed` for a schema that llguidance does not compile."""
+        from phi4mini.grammar.mending import Unfollowed
+
+        try:
+            self._compiled(json.dumps({"grammars": [{"json_schema": prepared}]}), "the schema")
+        except BadInput as error:
+            raise Unfollowed(str(error)) from None
 
     def _built(self) -> LLTokenizer:
         with self._lock:
@@ -116,3 +179,23 @@ class Grammars:
         from phi4mini.grammar import matching
 
         return matching.compiled(trie, source, what, self._end_ids)
+
+
+def _hope(prepared: Mapping[str, Any]) -> None:
+    """A schema is taken to be one that llguidance compiles."""
+
+
+def _part(text: Form, follow: Callable[[Mapping[str, Any]], None], places: list[str]) -> Mapping[str, Any]:
+    try:
+        return text.part(follow, places)
+    except BadInput as error:
+        raise BadForm(str(error)) from None
+
+
+def _tell(what: str, places: Sequence[str], dropped: list[str] | None) -> None:
+    """What was left out is for the caller to say; the log has it in any case."""
+    if places:
+        level = logging.WARNING if dropped is None else logging.DEBUG
+        _log.log(level, "%s: not followed, and left out: %s", what, ", ".join(places)[:4000])
+    if dropped is not None:
+        dropped += places

@@ -2,7 +2,7 @@
 
 Promises that a schema which passes costs under a second to compile and that one which does not is a `BadInput` naming
 the bound; that nothing is fetched; that what has only endless values is refused (`finite.py`). What the keywords mean
-is llguidance's business: a keyword it does not implement is an error there, an unknown one is an annotation.
+is llguidance's business, once `keywords.py` has put them in its words; an unknown one is an annotation.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from phi4mini.chat.tools import to_json
 from phi4mini.errors import BadInput
 from phi4mini.grammar import finite
+from phi4mini.grammar.keywords import Walk
 
 MOST_BYTES = 256 << 10
 MOST_PATTERN = 4096  # characters of one regular expression
@@ -46,6 +47,8 @@ SPACING = {
     "lenient": False,
     "coerce_one_of": False,
 }
+# A name could be spelled "\\u0061b", which llguidance does not hold against the pattern ^a: only short escapes then.
+_ONE_SPELLING = {"json_allowed_escapes": 'nrbtf\\"'}
 
 
 @dataclass
@@ -62,8 +65,12 @@ class _Seen:
             raise BadInput(f"the schema has more than {_MOST[what]} {what}")
 
 
-def prepared(schema: object) -> dict[str, Any]:
-    """The schema, checked, with our spacing. Raises BadInput naming what is wrong."""
+def prepared(schema: object, dropped: list[str] | None = None, exclusive: bool = True) -> dict[str, Any]:
+    """The schema, checked and rewritten, with our spacing. Raises BadInput naming what is wrong.
+
+    What cannot be followed is refused, or left out and its place added to `dropped` where there is such a list; without
+    `exclusive` oneOf is taken for anyOf, which has a place there too.
+    """
     if schema is True:
         schema = {}
     if schema is False:
@@ -76,8 +83,10 @@ def prepared(schema: object) -> dict[str, Any]:
     size = len(to_json(dict(schema)).encode())
     if size > MOST_BYTES:
         raise BadInput(f"the schema has {size} bytes; at most {MOST_BYTES} are possible")
-    finite.check(schema)
-    return {**schema, "x-guidance": SPACING}
+    walk = Walk(schema, dropped, exclusive)
+    followed = walk.followed()
+    finite.check(followed)
+    return {**followed, "x-guidance": {**SPACING, **(_ONE_SPELLING if walk.names_by_pattern else {})}}
 
 
 def check_bounds(schema: object) -> None:

@@ -29,12 +29,8 @@ def _text(value: object, what: str, most: int) -> str:
 
 
 def regex(pattern: str) -> str:
-    """The grammar of texts that the whole pattern matches. Raises BadInput for what is empty or too long."""
+    """The Lark grammar of texts that the whole pattern matches. Raises BadInput for what is empty or too long."""
     text = _text(pattern, "the pattern", schema.MOST_PATTERN)
-    return json.dumps({"grammars": [{"lark_grammar": _regex_grammar(text)}]})
-
-
-def _regex_grammar(text: str) -> str:
     from llguidance import LLMatcher
 
     return str(json.loads(LLMatcher.grammar_from_regex(text))["grammars"][0]["lark_grammar"])
@@ -51,7 +47,7 @@ def lark(grammar: str) -> str:
             at = end
     pieces.append(text[at:])
     _check(pieces[::2])
-    return json.dumps({"grammars": [{"lark_grammar": "".join(pieces)}]})
+    return "".join(pieces)
 
 
 def _document(text: str, start: int) -> tuple[object, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from phi4mini.chat import functions_of, messages_from
 from phi4mini.chat.messages import Message
 from phi4mini.errors import BadInput
+from phi4mini.grammar import BadForm, Form
 from phi4mini.runs import Run
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import MANY, bounded, text_size
@@ -23,7 +24,28 @@ if TYPE_CHECKING:
 
 MOST_TOOLS = 128
 Choosing = Literal["none", "auto", "required"] | str  # or "=" and a function's name
-Format = Callable[["Service"], Any]  # makes a fresh constraint
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a text must look like, and the field that says so."""
+
+    form: Form
+    param: str
+
+    def constraint(self, call: Call) -> Any:
+        """A fresh one. Raises 400; what is not held of a schema is named as ignored."""
+        dropped: list[str] = []
+        try:
+            made = call.service.text.grammars.answer(self.form, dropped)
+        except BadInput as error:
+            raise self.refused(error) from None
+        call.ignore([f"{self.param}.{place}" for place in dropped])
+        return made
+
+    def refused(self, error: BadInput) -> ApiError:
+        """What is wrong with it, as a 400."""
+        return ApiError(400, str(error), param=self.param, code="invalid_schema")
 
 
 @dataclass
@@ -67,7 +89,7 @@ class Ask:
             sampling = self.sampling(index)
             if self.tool_choice == "none" and self.tools:
                 sampling["banned_ids"] = _call_openers(service)
-            who = {"salt": self.salt, "constraint": self._constraint(service)}
+            who = {"salt": self.salt, "constraint": self._constraint(call)}
             runs.append(service.run(ids, sampling, call, service.text.reader(tools), **who))
         return runs
 
@@ -99,16 +121,22 @@ class Ask:
             raise BadInput("tool_choice is required, but there are no tools")
         return self.tools if self.tools and self.tool_choice != "none" else None
 
-    def _constraint(self, service: Service) -> Any:
-        if self.tools and self.tool_choice != "none":
-            if self.format:
-                raise BadInput("response_format cannot be combined with tools, unless tool_choice is none")
-            choice = self.tool_choice
-            required: bool | str = choice[1:] if choice.startswith("=") else choice == "required"
-            return service.text.grammars.tool_calls(
-                self.tools, service.text.chat_format, required=required, parallel=self.parallel
-            )
-        return self.format(service) if self.format else None
+    def _constraint(self, call: Call) -> Any:
+        """What is not held of a schema is named as ignored. Raises 400."""
+        if not self.tools or self.tool_choice == "none":
+            return self.format.constraint(call) if self.format else None
+        text, choice, dropped = call.service.text, self.tool_choice, list[str]()
+        asked: dict[str, Any] = {"parallel": self.parallel, "text": self.format and self.format.form}
+        asked["required"] = choice[1:] if choice.startswith("=") else choice == "required"
+        try:
+            made = text.grammars.tool_calls(self.tools, text.chat_format, **asked, dropped=dropped)
+        except BadForm as error:
+            assert self.format is not None
+            raise self.format.refused(error) from None
+        except BadInput as error:
+            raise ApiError(400, str(error), param="tools", code="invalid_schema") from None
+        call.ignore([f"tools.{place}" for place in dropped])
+        return made
 
 
 def _call_openers(service: Service) -> list[int]:
@@ -126,7 +154,7 @@ def response_format(given: Mapping[str, Any] | None, param: str = "response_form
         return None
     match given.get("type"):
         case "json_object":
-            return lambda service: service.text.grammars.json_object()
+            return Format(Form("json_schema", {"type": "object"}), param)
         case "json_schema":
             inner = given.get("json_schema")
             flat = "schema" in given and inner is None  # as the Responses API has it
@@ -134,22 +162,14 @@ def response_format(given: Mapping[str, Any] | None, param: str = "response_form
             if not isinstance(schema, (Mapping, bool)):
                 where = f"{param}.schema" if flat else f"{param}.json_schema"
                 raise ApiError(400, f"{where} must hold a JSON schema", param=where, code="invalid_value")
-            return lambda service: _named(lambda: service.text.grammars.json_schema(schema), param)
+            strict = (given if flat else inner or {}).get("strict")
+            return Format(Form("json_schema", schema, param.startswith("output_config") or strict is True), param)
         case "regex" if isinstance(given.get("regex"), str):
-            pattern: str = given["regex"]
-            return lambda service: _named(lambda: service.text.grammars.regex(pattern), param)
+            return Format(Form("regex", given["regex"]), param)
         case "grammar" if isinstance(given.get("grammar"), str):
-            grammar: str = given["grammar"]
-            return lambda service: _named(lambda: service.text.grammars.lark(grammar), param)
+            return Format(Form("lark", given["grammar"]), param)
     known = "text, json_object, json_schema, regex (with regex), grammar (with grammar)"
     raise ApiError(400, f"{param}.type must be one of {known}", param=f"{param}.type", code="invalid_value")
-
-
-def _named(make: Callable[[], Any], param: str) -> Any:
-    try:
-        return make()
-    except BadInput as error:
-        raise ApiError(400, str(error), param=param, code="invalid_schema") from None
 
 
 def chosen_tool(given: Any) -> str:

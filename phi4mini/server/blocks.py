@@ -124,7 +124,7 @@ def functions_from(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             raise BadInput(f"{where}.type is {tool['type']!r:.60}; only tools with name and input_schema can be called")
         if not isinstance(tool.get("input_schema"), Mapping):
             raise BadInput(f"{where}.input_schema must be a JSON schema")
-        described = {"name": tool.get("name"), "description": tool.get("description")}
+        described = {key: tool.get(key) for key in ("name", "description", "strict")}
         function = {key: value for key, value in described.items() if value is not None}
         functions.append({"type": "function", "function": function | {"parameters": tool["input_schema"]}})
     return functions

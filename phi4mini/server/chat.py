@@ -19,6 +19,7 @@ from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, SamplingFields, Some, merged
 from phi4mini.server.history import chat_turns, tools_of
+from phi4mini.server.offers import callable_tools
 from phi4mini.server.parts import joined
 from phi4mini.server.streamed import ChatChunk
 
@@ -70,7 +71,7 @@ class ChatBody(SamplingFields, kw_only=True):
         return Ask(
             chat_turns(self.messages, call.ignore),
             lambda index: self.sampling(limit, logprobs, index),
-            tools=tools,
+            tools=callable_tools(tools, call),
             tool_choice=chosen_tool(choice),
             parallel=self.parallel_tool_calls is not False and not self.functions,
             format=response_format(self.response_format),

@@ -66,7 +66,7 @@ def _runs(call: Call, body: CompletionBody) -> list[Run]:
             sampling = body.sampling(1 if body.max_tokens == 0 else body.max_tokens, body.logprobs, index)
             if body.echo and body.logprobs is not None:
                 sampling["prompt_logprobs"] = body.logprobs
-            constraint = format(service) if format else None
+            constraint = format.constraint(call) if format else None
             run = service.run(ids, sampling, call, salt=body.cache_salt, constraint=constraint)
             run.scores_only = body.max_tokens == 0
             runs.append(run)

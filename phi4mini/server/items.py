@@ -85,6 +85,6 @@ def functions_from(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for at, tool in enumerate(tools):
         if tool.get("type") != "function":
             raise BadInput(f"tools[{at}].type is {tool.get('type')!r:.60}; only functions can be called")
-        given = {key: tool[key] for key in ("name", "description", "parameters") if tool.get(key) is not None}
+        given = {key: tool[key] for key in ("name", "description", "parameters", "strict") if tool.get(key) is not None}
         functions.append({"type": "function", "function": given})
     return functions

@@ -20,6 +20,7 @@ from phi4mini.server.blocks import choice_from, functions_from, turns_from
 from phi4mini.server.choices import Choices, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.fields import Deadline, SamplingFields, Seed, Share, Some, Stops, Temperature
+from phi4mini.server.offers import callable_tools
 from phi4mini.server.parts import Closed, Grown, Opened, Parts, Step, closed_parts, joined
 from phi4mini.server.streamed import MessageEvent
 from phi4mini.server.text import InputTokens
@@ -59,7 +60,7 @@ class CountBody(msgspec.Struct, kw_only=True):
         return Ask(
             turns,
             lambda index: sampling,
-            tools=functions_from(self.tools or ()),
+            tools=functions_from(callable_tools(self.tools, call, ("custom",))),
             tool_choice=choice_from(self.tool_choice),
             parallel=choice.get("disable_parallel_tool_use") is not True,
             format=self._format(call),

@@ -16,6 +16,7 @@ from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, SamplingFields, Some
 from phi4mini.server.items import functions_from, turns_from
+from phi4mini.server.offers import callable_tools
 from phi4mini.server.parts import closed_parts
 from phi4mini.server.response_events import ResponseAnswer
 from phi4mini.server.streamed import ResponseEvent
@@ -74,7 +75,7 @@ class InputBody(SamplingFields, kw_only=True):
         return Ask(
             turns_from(self.input, self.instructions, call.ignore),
             lambda index: self.sampling(self.max_output_tokens, self.logprobs, index),
-            tools=functions_from(self.tools or ()),
+            tools=functions_from(callable_tools(self.tools, call)),
             tool_choice=chosen_tool(self.tool_choice),
             parallel=self.parallel_tool_calls is not False,
             format=response_format(self.text.format if self.text else None, "text.format"),

@@ -49,7 +49,7 @@ def judge(phi, grammars, sample: list[dict[str, Any]]) -> dict[str, Any]:
 
 @needs_shared
 @pytest.mark.parametrize(
-    ("step", "least", "documents"), [(4, 45, 140), pytest.param(1, 186, 640, marks=pytest.mark.slow)]
+    ("step", "least", "documents"), [(4, 45, 140), pytest.param(1, 188, 660, marks=pytest.mark.slow)]
 )
 def test_real_schemas_judge_their_documents(phi, grammars, step, least, documents):
     found = judge(phi, grammars, rows("jsonschemabench_200.jsonl")[::step])
@@ -66,6 +66,6 @@ ENFORCED = {"format-0", "format-3", "format-4", "format-6", "format-14"}
 @needs_shared
 def test_the_standards_suite_has_no_surprises(phi, grammars):
     found = judge(phi, grammars, rows("test_suite_2020-12_200.jsonl"))
-    assert found["compiled"] >= 97
+    assert found["compiled"] >= 106
     assert {id for id, valid in found["wrong"] if not valid} == set(), "an invalid document was admitted"
     assert {id for id, valid in found["wrong"] if valid} <= ONE_WAY_OF_WRITING | ENFORCED
