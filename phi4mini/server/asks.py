@@ -125,9 +125,9 @@ def response_format(given: Mapping[str, Any] | None, param: str = "response_form
     if given is None or given.get("type") == "text":
         return None
     match given.get("type"):
-        case "json_object":
+        case "json_object" if given.get("schema") is None:
             return lambda service: service.text.grammars.json_object()
-        case "json_schema":
+        case "json_object" | "json_schema":  # the first with a schema beside it is how llama-server's clients ask
             inner = given.get("json_schema")
             flat = "schema" in given and inner is None  # as the Responses API has it
             schema = given["schema"] if flat else inner.get("schema") if isinstance(inner, Mapping) else None

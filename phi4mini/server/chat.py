@@ -100,7 +100,7 @@ class _Completion:
 
     def __init__(self, call: Call, choices: Choices) -> None:
         self.call, self.choices = call, choices
-        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", call.service.now()
         self._began = [False] * len(choices.runs)  # whether there was text, by choice
         self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls alone
 
@@ -111,7 +111,7 @@ class _Completion:
         made = answers.ChatCompletion(
             id=self.id,
             object="chat.completion",
-            created=service.now(),
+            created=self.created,
             model=service.facts.id,
             choices=[self._choice(index, reply) for index, reply in enumerate(replies)],
             usage=msgspec.convert(self.choices.usage(), answers.Usage),
@@ -128,7 +128,7 @@ class _Completion:
         said = answers.Said(role="assistant", content=reply.content or (None if reply.tool_calls else ""))
         if reply.tool_calls:
             said.tool_calls = [_called(call.to_openai()) for call in reply.tool_calls]
-        logprobs = None if reply.generation is None else reply.generation.logprobs
+        logprobs = self.choices.runs[index].content_logprobs()
         noted = None if logprobs is None else answers.Logprobs([self._logprob(entry) for entry in logprobs])
         return answers.Choice(index, said, reply.finish_reason, noted)  # type: ignore[arg-type]
 
@@ -191,7 +191,7 @@ class _Completion:
         head = {
             "id": self.id,
             "object": "chat.completion.chunk",
-            "created": service.now(),
+            "created": self.created,
             "model": service.facts.id,
             "system_fingerprint": service.facts.fingerprint,
             "choices": choices,

@@ -49,8 +49,8 @@ class Call:
         """Fields that mean nothing here: the answer names them in a header, or a strict server refuses them."""
         if not names:
             return
-        plain = re.compile(r"[A-Za-z0-9_.-]+")  # anything else is quoted: a line break in a header would end it
-        shown = ", ".join(name[:40] if plain.fullmatch(name) else ascii(name[:40]) for name in names[:8])
+        plain = re.compile(r"[A-Za-z0-9_.\[\]-]+")  # anything else is quoted: a line break in a header would end it
+        shown = ", ".join(name[:64] if plain.fullmatch(name) else ascii(name[:40]) for name in names[:8])
         if self.service.settings.strict:
             raise ApiError(400, f"unknown field: {shown}", param=names[0][:64], code="unknown_field")
         before = self.headers.get("X-Ignored-Fields")

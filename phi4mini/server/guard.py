@@ -30,6 +30,7 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 _LEFT = 499  # as nginx has it: the client left, or did not read, before the answer was whole; nobody is sent this
 _SAFE_METHODS = ("GET", "HEAD")
+_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+( *, *[\w!#$%&'*+.^`|~-]+)*", re.ASCII)  # of headers, in a preflight
 _ALLOWED_HEADERS = "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta, x-timeout"
 _WRONG_KEYS, _WRONG_SECONDS, _MOST_PEERS = 20, 60.0, 4096  # wrong keys one address may send in that time
 
@@ -59,13 +60,14 @@ class Guard:
         given = headers.first("x-request-id")
         id = given if given and _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         scope["state"] = {**scope.get("state", {}), "request_id": id}
-        origin = headers.first("origin")
+        origin, asked = headers.first("origin"), headers.first("access-control-request-headers")
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen["status"] = message["status"]
                 has = {name.lower() for name, _ in message["headers"]}
-                marks = [mark for mark in self._marks(id, origin, scope) if mark[0] == b"vary" or mark[0] not in has]
+                marks = self._marks(id, origin, asked, scope)
+                marks = [mark for mark in marks if mark[0] == b"vary" or mark[0] not in has]
                 message = {**message, "headers": [*message["headers"], *marks]}
             await send(message)
 
@@ -180,7 +182,10 @@ class Guard:
             raise ApiError(400, "X-Timeout must be seconds from 0.001 to 86400", code="invalid_value")
         scope["state"]["deadline"] = float(given)
 
-    def _marks(self, id: str, origin: str | None, scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+    def _marks(self, id: str, origin: str | None, asked: str | None, scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+        """Headers of every answer. A page of an allowed origin may send whatever headers its preflight asks for: SDKs
+        send ones of their own, and none of them has a meaning here that a page must not give it.
+        """
         yield b"x-request-id", id.encode()
         yield b"x-content-type-options", b"nosniff"
         yield b"vary", b"Origin"
@@ -189,7 +194,9 @@ class Guard:
             yield b"access-control-expose-headers", b"x-request-id, retry-after, x-ignored-fields"
             if scope["method"] == "OPTIONS":
                 yield b"access-control-allow-methods", b"GET, POST"
-                yield b"access-control-allow-headers", _ALLOWED_HEADERS.encode()
+                named = asked if asked and _NAMES.fullmatch(asked) else _ALLOWED_HEADERS
+                yield b"vary", b"Access-Control-Request-Headers"
+                yield b"access-control-allow-headers", named.encode("latin-1")
                 yield b"access-control-max-age", b"600"
 
     def _report(self, scope: Scope, id: str, status: int, seconds: float) -> None:

@@ -26,6 +26,7 @@ from phi4mini.server.errors import ApiError, busy, not_loaded, too_long, unavail
 from phi4mini.server.logs import Log
 from phi4mini.server.metrics import Metrics
 from phi4mini.server.settings import Settings
+from phi4mini.server.unread import unread
 
 if TYPE_CHECKING:
     from phi4mini.server.endpoint import Call
@@ -137,7 +138,9 @@ class Service:
         given = bodies.parsed(body)
         known = {field.encode_name for field in msgspec.structs.fields(kind)}
         call.ignore(sorted(key for key in given if key not in known))
-        return bodies.typed(given, kind)
+        body = bodies.typed(given, kind)
+        call.ignore(unread(given, kind))
+        return body
 
     def check_model(self, name: str | None) -> None:
         """Only the model that is served can be asked for. Raises 404."""

@@ -64,7 +64,8 @@ CHAT_TOOL_CHOICE: Schema = {
 }
 RESPONSE_FORMAT: Schema = {
     "oneOf": [
-        closed(("type",), type={"enum": ["text", "json_object"]}),
+        closed(("type",), type={"const": "text"}),
+        closed(("type",), type={"const": "json_object"}, schema=_OBJECT),
         closed(("type", "json_schema"), type={"const": "json_schema"}, json_schema=closed(("schema",), schema=_OBJECT)),
         closed(("type", "regex"), type={"const": "regex"}, regex=_TEXT),
         closed(("type", "grammar"), type={"const": "grammar"}, grammar=_TEXT),
@@ -111,7 +112,8 @@ ITEMS: Schema = {
 }
 TEXT_FORMAT: Schema = {
     "oneOf": [
-        closed(("type",), type={"enum": ["text", "json_object"]}),
+        closed(("type",), type={"const": "text"}),
+        closed(("type",), type={"const": "json_object"}, schema=_OBJECT),
         closed(("type", "schema"), type={"const": "json_schema"}, name=_TEXT, schema=_OBJECT),
     ]
 }
