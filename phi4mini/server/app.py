@@ -16,11 +16,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from phi4mini.server.endpoint import Endpoint, EndpointApp
-from phi4mini.server.errors import ApiError
+from phi4mini.server.errors import ApiError, dialect_of
 from phi4mini.server.guard import Guard
 from phi4mini.server.service import Service
 
-MODULES = ("status", "chat", "completions", "responses", "messages", "embeddings", "text", "openapi", "page.endpoints")
+MODULES = ["status", "chat", "completions", "responses", "messages", "embeddings", "text", "openapi", "page.endpoints"]
+MODULES += ["ollama", "ollama_models"]
 
 
 def endpoints() -> list[Endpoint]:
@@ -66,5 +67,5 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     path = request.scope["path"]  # request.url would be put together with the Host header
     message = f"{request.method} {path[:100]}: {error.detail}"
     refused = ApiError(error.status_code, message, code=code)
-    body = msgspec.json.encode(refused.body(path.startswith("/v1/messages")))
+    body = msgspec.json.encode(refused.body(dialect_of(path)))
     return Response(body, error.status_code, {**(error.headers or {}), "Content-Type": "application/json"})

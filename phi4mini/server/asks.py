@@ -39,6 +39,7 @@ class Ask:
     n: int = 1
     continued: bool = False  # the last message is the beginning of the answer
     salt: str | None = None
+    clip: bool = False  # a limit of new tokens beyond what fits means as many as fit
     extra: dict[str, Any] = field(default_factory=dict)
 
     async def runs(self, call: Call) -> list[Run]:
@@ -65,6 +66,8 @@ class Ask:
         runs = []
         for index in range(self.n):
             sampling = self.sampling(index)
+            if self.clip and (sampling.get("max_new_tokens") or 0) > service.facts.ctx - len(ids):
+                del sampling["max_new_tokens"]
             if self.tool_choice == "none" and self.tools:
                 sampling["banned_ids"] = _call_openers(service)
             who = {"salt": self.salt, "constraint": self._constraint(service)}

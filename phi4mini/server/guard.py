@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from phi4mini.server.errors import ApiError
+from phi4mini.server.errors import ApiError, dialect_of
 from phi4mini.server.logs import Log
 from phi4mini.server.settings import Settings
 
@@ -89,9 +89,8 @@ class Guard:
             self._check_key(scope, headers)
             self._read_deadline(scope, headers)
         except ApiError as error:
-            anthropic = scope["path"].startswith("/v1/messages")
             extra = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
-            body = msgspec.json.encode(error.body(anthropic))
+            body = msgspec.json.encode(error.body(dialect_of(scope["path"])))
             await _answer(send, error.status, body, [(b"content-type", b"application/json"), *extra])
             return False
         return True
@@ -188,14 +187,14 @@ class Guard:
         """
         yield b"x-request-id", id.encode()
         yield b"x-content-type-options", b"nosniff"
-        yield b"vary", b"Origin"
+        preflight = scope["method"] == "OPTIONS"
+        yield b"vary", b"Origin, Access-Control-Request-Headers" if preflight else b"Origin"
         if origin is not None and origin in self.settings.origins:
             yield b"access-control-allow-origin", origin.encode("latin-1", "replace")
             yield b"access-control-expose-headers", b"x-request-id, retry-after, x-ignored-fields"
-            if scope["method"] == "OPTIONS":
+            if preflight:
                 yield b"access-control-allow-methods", b"GET, POST"
                 named = asked if asked and _NAMES.fullmatch(asked) else _ALLOWED_HEADERS
-                yield b"vary", b"Access-Control-Request-Headers"
                 yield b"access-control-allow-headers", named.encode("latin-1")
                 yield b"access-control-max-age", b"600"
 

@@ -50,6 +50,7 @@ class Facts:
     kv_tokens: int
     kv_token_bytes: int
     fingerprint: str
+    nbytes: int  # of its store
 
 
 class Service:
@@ -216,6 +217,7 @@ def _facts(model: Model) -> Facts:
         kv_tokens=engine.load().pages * PAGE_TOKENS,
         kv_token_bytes=engine.network.layout.page_bytes * model.config.num_layers // PAGE_TOKENS,
         fingerprint=f"phi4mini_{model.store.fingerprint[:16]}",
+        nbytes=model.store.nbytes,
     )
 
 
