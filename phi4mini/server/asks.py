@@ -66,8 +66,8 @@ class Ask:
         runs = []
         for index in range(self.n):
             sampling = self.sampling(index)
-            if self.clip and (sampling.get("max_new_tokens") or 0) > service.facts.ctx - len(ids):
-                del sampling["max_new_tokens"]
+            if self.clip:
+                clip(sampling, service.facts.ctx - len(ids))
             if self.tool_choice == "none" and self.tools:
                 sampling["banned_ids"] = _call_openers(service)
             who = {"salt": self.salt, "constraint": self._constraint(service)}
@@ -112,6 +112,12 @@ class Ask:
                 self.tools, service.text.chat_format, required=required, parallel=self.parallel
             )
         return self.format(service) if self.format else None
+
+
+def clip(sampling: dict[str, Any], room: int) -> None:
+    """A limit beyond the room there is becomes none: the context ends the answer."""
+    if (sampling.get("max_new_tokens") or 0) > room:
+        sampling.pop("max_new_tokens", None)
 
 
 def _call_openers(service: Service) -> list[int]:

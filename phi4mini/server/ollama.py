@@ -16,7 +16,7 @@ import msgspec
 
 from phi4mini.runs import Run
 from phi4mini.server.answers import Logprob
-from phi4mini.server.asks import Ask
+from phi4mini.server.asks import Ask, clip
 from phi4mini.server.chat import logprob_of
 from phi4mini.server.choices import Choices, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
@@ -119,7 +119,8 @@ async def _only(line: dict[str, Any]) -> Stream:
 
 
 async def _answered(call: Call, body: OllamaBody, ask: Ask | None, chat: bool) -> dict[str, Any] | Stream:
-    if ((body.options and body.options.num_ctx) or 0) > call.service.facts.ctx:
+    began, wanted = time.monotonic_ns(), body.options.num_ctx if body.options else None
+    if (wanted or 0) > call.service.facts.ctx:
         call.ignore(["options.num_ctx"])  # a smaller one is held: there is more room than was asked for
     if ask is None:
         assert isinstance(body, GenerateBody)
@@ -127,7 +128,7 @@ async def _answered(call: Call, body: OllamaBody, ask: Ask | None, chat: bool) -
     else:
         ask.format, ask.clip = body.grammar(), True
         runs = await ask.runs(call)
-    answer = _Writer(call, body, call.service.admit(runs, call), chat)
+    answer = _Writer(call, body, call.service.admit(runs, call), chat, began)
     if body.stream is not False:
         return answer.stream()
     await answer.choices.finish()
@@ -139,9 +140,13 @@ def _raw_run(call: Call, body: GenerateBody) -> Run:
     service, format = call.service, body.grammar()
     ids = service.text.tokenizer.encode(body.prompt or "", parse_special=True)
     sampling = body.sampling()
-    if (sampling.get("max_new_tokens") or 0) > service.facts.ctx - len(ids):
-        del sampling["max_new_tokens"]
+    clip(sampling, service.facts.ctx - len(ids))
     return service.run(ids, sampling, call, constraint=format(service) if format else None)
+
+
+def on_one_line(arguments: str) -> msgspec.Raw:
+    """JSON text as a part of a line: the numbers and characters that were written, no space between them."""
+    return msgspec.Raw(msgspec.json.format(arguments.encode() or b"{}", indent=-1))
 
 
 def _line(model: str, chat: bool, text: str) -> dict[str, Any]:
@@ -152,9 +157,8 @@ def _line(model: str, chat: bool, text: str) -> dict[str, Any]:
 class _Writer:
     """One answer in Ollama's form."""
 
-    def __init__(self, call: Call, body: OllamaBody, choices: Choices, chat: bool) -> None:
-        self.call, self.body, self.choices, self.chat = call, body, choices, chat
-        self._began = time.monotonic_ns()
+    def __init__(self, call: Call, body: OllamaBody, choices: Choices, chat: bool, began: int) -> None:
+        self.call, self.body, self.choices, self.chat, self._began = call, body, choices, chat, began
         self._calls = 0
 
     def whole(self) -> dict[str, Any]:
@@ -187,8 +191,7 @@ class _Writer:
     def _called(self, steps: list[Step]) -> Iterator[dict[str, Any]]:
         for step in steps:
             if isinstance(step, Closed) and step.call is not None:
-                written = msgspec.json.format(step.text.encode() or b"{}", indent=-1)  # a line has no line ends
-                function = {"index": self._calls, "name": step.call.name, "arguments": msgspec.Raw(written)}
+                function = {"index": self._calls, "name": step.call.name, "arguments": on_one_line(step.text)}
                 self._calls += 1
                 yield {"id": step.call.id, "function": function}
 
@@ -206,12 +209,12 @@ class _Writer:
         return {
             "done": True,
             "done_reason": reason,
-            "total_duration": time.monotonic_ns() - self._began,
-            "load_duration": max(0, round(waited * 1e9)),
+            "load_duration": int(waited * 1e9),
             "prompt_eval_count": request.num_prompt,
-            "prompt_eval_duration": round((times.prefill_seconds - waited) * 1e9),
+            "prompt_eval_duration": int((times.prefill_seconds - waited) * 1e9),
             "eval_count": len(run.tokens),
-            "eval_duration": round(times.decode_seconds * 1e9),
+            "eval_duration": int(times.decode_seconds * 1e9),
+            "total_duration": time.monotonic_ns() - self._began,  # the last to be looked at: not less than its parts
             "seed": request.seed,
         }
 
