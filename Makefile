@@ -29,7 +29,7 @@ test-slow: $(VENV)/.ready-dev ## run the tests that take minutes each
 	$(VENV)/bin/python -m pytest -m slow
 
 test-clients: $(CLIENTS)/.ready ## run programs that people use against a server, in their own environment (.venv-clients)
-	$(CLIENTS)/bin/python -m pytest -m "not slow" tests/clients
+	$(CLIENTS)/bin/python -m pytest -m "not slow" -W default tests/clients
 
 test-live: $(LIVE)/.ready ## compare with Transformers anew, in an environment with torch (.venv-live)
 	$(LIVE)/bin/python -m pytest -m "not slow" tests/live
