@@ -48,13 +48,14 @@ class Call:
 
     def ignore(self, names: Sequence[str]) -> None:
         """Fields that mean nothing here: the answer names them in a header, or a strict server refuses them."""
+        before = self.headers.get("X-Ignored-Fields", "")
+        names = [name for name in names if name not in before.split(", ")]
         if not names:
             return
-        plain = re.compile(r"[A-Za-z0-9_.\[\]-]+")  # anything else is quoted: a line break in a header would end it
+        plain = re.compile(r"[A-Za-z0-9_.-]+")  # anything else is quoted: a line break in a header would end it
         shown = ", ".join(name[:64] if plain.fullmatch(name) else ascii(name[:40]) for name in names[:8])
         if self.service.settings.strict:
             raise ApiError(400, f"unknown field: {shown}", param=names[0][:64], code="unknown_field")
-        before = self.headers.get("X-Ignored-Fields")
         self.headers["X-Ignored-Fields"] = f"{before}, {shown}" if before else shown
 
     def within(self, seconds: float | None) -> None:

@@ -1,8 +1,9 @@
 """Fields below the top level of a body that nobody reads, by name, as unknown fields of the top level are named.
 
-Promises: what is named was sent, is not null, and changes nothing; places in lists are written as one (`messages[].x`),
+Promises: what is named was sent, is not null, and changes nothing; all entries of a list are one place (`messages.x`),
 so the list stays short. What of an object is read is what its shape says (`shapes.OF`), or the struct that it is.
-Objects that are data of the caller's (JSON schemas, functions, arguments) are left alone. It refuses nothing.
+Objects that are data of the caller's (JSON schemas, functions, arguments) are left alone, and so are those that are
+left out of a list as a whole, of which a shape knows nothing but the type. It refuses nothing.
 """
 
 from __future__ import annotations
@@ -51,17 +52,19 @@ def _structs(kind: Any) -> dict[str, Any]:
     return found
 
 
-def _in_value(value: Any, choices: list[shapes.Schema], where: str) -> Iterator[str]:
+def _in_value(value: Any, choices: list[shapes.Schema], where: str, listed: bool = False) -> Iterator[str]:
     """In a value that is of one of these shapes, if it is valid."""
     choices = list(_flat(choices))
     if isinstance(value, list):
         items = [shape["items"] for shape in choices if "items" in shape]
         for one in value:
-            yield from _in_value(one, items, f"{where}[]")
+            yield from _in_value(one, items, where, listed=True)
     elif isinstance(value, Mapping):
         if not all("properties" in shape for shape in choices if shape.get("type") == "object"):
             return
         fitting = [shape["properties"] for shape in choices if "properties" in shape and _fits(value, shape)]
+        if listed and any(list(properties) == ["type"] for properties in fitting):
+            return
         for key, one in value.items():
             inner = [properties[key] for properties in fitting if key in properties]
             if inner:
