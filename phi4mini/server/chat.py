@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,7 +101,7 @@ class _Completion:
 
     def __init__(self, call: Call, choices: Choices) -> None:
         self.call, self.choices = call, choices
-        self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", call.service.now()
+        self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
         self._began = [False] * len(choices.runs)  # whether there was text, by choice
         self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls alone
 

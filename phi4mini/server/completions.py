@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -78,7 +79,7 @@ class _Completion:
 
     def __init__(self, call: Call, body: CompletionBody, choices: Choices) -> None:
         self.call, self.body, self.choices = call, body, choices
-        self.id, self.created = f"cmpl-{secrets.token_hex(12)}", call.service.now()
+        self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         self._logprobs = [TextLogprobWriter(call.service.text.tokenizer) for _ in choices.runs]
 
     def whole(self) -> answers.TextCompletion:

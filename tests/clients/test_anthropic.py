@@ -32,5 +32,5 @@ def test_PR11_tools(client):
 def test_PR11_overflow_in_the_words_that_programs_look_for(client):
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > \d+ maximum"):
         client.messages.create(model="default", messages=[{"role": "user", "content": TOO_LONG}], max_tokens=8)
-    with pytest.raises(anthropic.BadRequestError, match=r"exceed context limit: \d+ \+ 32000 > \d+"):
-        client.messages.create(model="default", messages=HI, max_tokens=32000)
+    with pytest.raises(anthropic.BadRequestError, match=r"exceed context limit: \d+ \+ 8000 > \d+"):
+        client.messages.create(model="default", messages=HI, max_tokens=8000)
