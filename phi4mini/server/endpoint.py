@@ -45,17 +45,19 @@ class Call:
     at_end: list[Callable[[], None]] = field(default_factory=list)
     figures: dict[str, int] = field(default_factory=dict)  # for the line in the log
     timer: asyncio.Timeout | None = None
+    ignored: list[str] = field(default_factory=list)
 
     def ignore(self, names: Sequence[str]) -> None:
         """Fields that mean nothing here: the answer names them in a header, or a strict server refuses them."""
-        before = self.headers.get("X-Ignored-Fields", "")
-        names = [name for name in names if name not in before.split(", ")]
+        names = [name for name in dict.fromkeys(names) if name not in self.ignored]  # a history says one thing often
         if not names:
             return
+        self.ignored += names
         plain = re.compile(r"[A-Za-z0-9_.-]+")  # anything else is quoted: a line break in a header would end it
-        shown = ", ".join(name[:64] if plain.fullmatch(name) else ascii(name[:40]) for name in names[:8])
+        shown = ", ".join(name[:40] if plain.fullmatch(name) else ascii(name[:40]) for name in names[:8])
         if self.service.settings.strict:
             raise ApiError(400, f"unknown field: {shown}", param=names[0][:64], code="unknown_field")
+        before = self.headers.get("X-Ignored-Fields")
         self.headers["X-Ignored-Fields"] = f"{before}, {shown}" if before else shown
 
     def within(self, seconds: float | None) -> None:

@@ -85,10 +85,12 @@ async def ollama_chat(call: Call, body: OllamaChatBody) -> dict[str, Any] | Stre
     body.check_thinking()
     if not body.messages:
         return await _loaded(call, body, True)
+    began = _begin(call, body)
     turns = turns_from(body.messages)
     continued = turns[-1]["role"] == "assistant" and not turns[-1].get("tool_calls") and len(turns) > 1
     ask = Ask(turns, lambda index: body.sampling(), body.tools or (), continued=continued)
-    return await _answered(call, body, ask, True)
+    ask.format, ask.clip = body.grammar(), True
+    return await _answered(call, body, await ask.runs(call), began)
 
 
 async def generate(call: Call, body: GenerateBody) -> dict[str, Any] | Stream:
@@ -98,11 +100,22 @@ async def generate(call: Call, body: GenerateBody) -> dict[str, Any] | Stream:
     body.check()
     if not body.prompt:
         return await _loaded(call, body, False)
+    began = _begin(call, body)
     if body.raw:
-        return await _answered(call, body, None, False)
+        runs = await call.service.apart(lambda: [_raw_run(call, body)], text_size(body.prompt))
+        return await _answered(call, body, runs, began)
     system = [{"role": "system", "content": body.system}] if body.system else []
     ask = Ask([*system, {"role": "user", "content": body.prompt}], lambda index: body.sampling())
-    return await _answered(call, body, ask, False)
+    ask.format, ask.clip = body.grammar(), True
+    return await _answered(call, body, await ask.runs(call), began)
+
+
+def _begin(call: Call, body: OllamaBody) -> int:
+    """When this was, in nanoseconds."""
+    wanted = body.options.num_ctx if body.options else None
+    if (wanted or 0) > call.service.facts.ctx:
+        call.ignore(["options.num_ctx"])  # a smaller one is held: there is more room than was asked for
+    return time.monotonic_ns()
 
 
 async def _loaded(call: Call, body: OllamaBody, chat: bool) -> dict[str, Any] | Stream:
@@ -118,17 +131,8 @@ async def _only(line: dict[str, Any]) -> Stream:
     yield msgspec.json.encode(line) + b"\n"
 
 
-async def _answered(call: Call, body: OllamaBody, ask: Ask | None, chat: bool) -> dict[str, Any] | Stream:
-    began, wanted = time.monotonic_ns(), body.options.num_ctx if body.options else None
-    if (wanted or 0) > call.service.facts.ctx:
-        call.ignore(["options.num_ctx"])  # a smaller one is held: there is more room than was asked for
-    if ask is None:
-        assert isinstance(body, GenerateBody)
-        runs = await call.service.apart(lambda: [_raw_run(call, body)], text_size(body.prompt))
-    else:
-        ask.format, ask.clip = body.grammar(), True
-        runs = await ask.runs(call)
-    answer = _Writer(call, body, call.service.admit(runs, call), chat, began)
+async def _answered(call: Call, body: OllamaBody, runs: list[Run], began: int) -> dict[str, Any] | Stream:
+    answer = _Writer(call, body, call.service.admit(runs, call), began)
     if body.stream is not False:
         return answer.stream()
     await answer.choices.finish()
@@ -157,8 +161,8 @@ def _line(model: str, chat: bool, text: str) -> dict[str, Any]:
 class _Writer:
     """One answer in Ollama's form."""
 
-    def __init__(self, call: Call, body: OllamaBody, choices: Choices, chat: bool, began: int) -> None:
-        self.call, self.body, self.choices, self.chat, self._began = call, body, choices, chat, began
+    def __init__(self, call: Call, body: OllamaBody, choices: Choices, began: int) -> None:
+        self.call, self.body, self.choices, self._began = call, body, choices, began
         self._calls = 0
 
     def whole(self) -> dict[str, Any]:
@@ -196,7 +200,7 @@ class _Writer:
                 yield {"id": step.call.id, "function": function}
 
     def _line(self, text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
-        line = _line(self.body.model, self.chat, text)
+        line = _line(self.body.model, isinstance(self.body, OllamaChatBody), text)
         if calls:
             line["message"]["tool_calls"] = calls
         return line
