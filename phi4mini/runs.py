@@ -175,14 +175,17 @@ class Run:
         """Of the tokens that are content for certain; None where log-probabilities were not asked for. Their texts,
         joined, are what the content begins with: all of it, unless a stop string cut a token in two.
         """
-        return None if self._content is None else self._logprobs(self.tokens[: self._content.count])
+        return None if self._content is None else self.logprobs_from(0)
+
+    def logprobs_from(self, start: int) -> list[TokenLogprob]:
+        """Of the content's tokens from that one on, where log-probabilities were asked for."""
+        return [] if self._content is None else self._logprobs(self.tokens[start : self._content.count])
 
     def new_logprobs(self) -> list[TokenLogprob]:
         """The part of `content_logprobs` that has come since the last call."""
-        if self._content is None:
-            return []
-        start, self._told = self._told, self._content.count
-        return self._logprobs(self.tokens[start : self._told])
+        new = self.logprobs_from(self._told)
+        self._told += len(new)
+        return new
 
     def _logprobs(self, noted: Iterable[Any]) -> list[TokenLogprob]:
         """From tokens or prompt log-probabilities; None stands for the first prompt token, which nothing predicts."""

@@ -129,7 +129,7 @@ class _Completion:
         said = answers.Said(role="assistant", content=reply.content or (None if reply.tool_calls else ""))
         if reply.tool_calls:
             said.tool_calls = [_called(call.to_openai()) for call in reply.tool_calls]
-        logprobs = self.choices.runs[index].content_logprobs()
+        logprobs = None if reply.generation is None else self.choices.runs[index].content_logprobs()
         noted = None if logprobs is None else answers.Logprobs([self._logprob(entry) for entry in logprobs])
         return answers.Choice(index, said, reply.finish_reason, noted)  # type: ignore[arg-type]
 

@@ -91,7 +91,7 @@ class ResponseAnswer:
 
     def _text(self, index: int, text: str) -> dict[str, Any]:
         """A text; the one that an answer begins with has the log-probabilities of all its tokens."""
-        entries = (self.run.content_logprobs() or []) if index == 0 else []
+        entries = self.run.logprobs_from(0) if index == 0 else []
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": self._noted(entries)}
 
     def _noted(self, entries: list[TokenLogprob]) -> list[Any]:

@@ -63,7 +63,7 @@ def _in_value(value: Any, choices: list[shapes.Schema], where: str, listed: bool
         if not all("properties" in shape for shape in choices if shape.get("type") == "object"):
             return
         fitting = [shape["properties"] for shape in choices if "properties" in shape and _fits(value, shape)]
-        if listed and any(list(properties) == ["type"] for properties in fitting):
+        if listed and "type" in value and any(list(properties) == ["type"] for properties in fitting):
             return
         for key, one in value.items():
             inner = [properties[key] for properties in fitting if key in properties]
