@@ -7,14 +7,15 @@ VENV := .venv
 BENCH_LLAMA := $(if $(PHI4MINI_BENCH_LLAMA),,.venv-llama/.ready)
 BENCH_OPENVINO := $(if $(PHI4MINI_BENCH_OPENVINO),,.venv-openvino/.ready)
 LIVE := .venv-live
+CLIENTS := .venv-clients
 override PROMPT := $(value PROMPT)
 export PROMPT
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup chat test test-slow test-live check bench bench-peers clean
+.PHONY: help setup chat test test-slow test-clients test-live check bench bench-peers clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.ready-dev ## build .venv with everything for tests and checks
 
@@ -26,6 +27,9 @@ test: $(VENV)/.ready-dev ## run the whole test suite but what is slow or live
 
 test-slow: $(VENV)/.ready-dev ## run the tests that take minutes each
 	$(VENV)/bin/python -m pytest -m slow
+
+test-clients: $(CLIENTS)/.ready ## run programs that people use against a server, in their own environment (.venv-clients)
+	$(CLIENTS)/bin/python -m pytest -m "not slow" -W default tests/clients
 
 test-live: $(LIVE)/.ready ## compare with Transformers anew, in an environment with torch (.venv-live)
 	$(LIVE)/bin/python -m pytest -m "not slow" tests/live
@@ -41,7 +45,7 @@ bench-peers: $(VENV)/.ready $(BENCH_LLAMA) $(BENCH_OPENVINO) ## install llama.cp
 	$(VENV)/bin/python -m benchmarks.prepare
 
 clean: ## remove what make built; models stay in the cache (phi4mini ls, phi4mini rm)
-	rm -rf $(VENV) $(LIVE) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(LIVE) $(CLIENTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
 # A stamp file says that an environment is complete; a change of pyproject.toml brings it up to date.
 
@@ -55,6 +59,10 @@ $(VENV)/.ready-dev: pyproject.toml
 
 $(LIVE)/.ready: pyproject.toml
 	$(call environment,$(LIVE),.[dev$(comma)live])
+	@touch $@
+
+$(CLIENTS)/.ready: pyproject.toml
+	$(call environment,$(CLIENTS),.[clients])
 	@touch $@
 
 $(VENV)/.ready-bench: pyproject.toml

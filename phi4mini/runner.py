@@ -95,6 +95,13 @@ class Runner:
         return self._loaded
 
     @property
+    def unloads_in(self) -> float | None:
+        """Seconds until the model will be given back if nobody asks for anything; None: it stays."""
+        if self._unload_after is None:
+            return None
+        return self._unload_after if self._busy else max(0.0, self._unload_after - self._idle)
+
+    @property
     def model(self) -> Model | None:
         """The model while it is open. Its engine belongs to the runner's thread."""
         return self._model

@@ -1,12 +1,14 @@
 """One request between text and engine: keywords become its parameters, its tokens become text up to a stop string.
 
 Promises: an unknown keyword is refused by name with the nearest one; stop strings are found in text however it was cut
-into tokens, and never inside a tool call. It does not know conversations or what runs the engine.
+into tokens, and never inside a tool call; what is said to be a token of the content was not cut off by one, not even in
+part. It does not know conversations or what runs the engine.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,6 +51,35 @@ class TextReader:
         return [TextDelta(text)] if text else []
 
 
+class ContentTokens:
+    """How many of the first tokens are certain to be content: the end token, and what a stop string cut, are not.
+
+    Text may come later than its token, inside a character for instance. So tokens are taken in groups, each ending with
+    one that something came of; the text of a group is content when the stop matcher has let all of it go.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._groups: deque[tuple[int, int]] = deque()  # (tokens up to its end, characters up to its end)
+        self._given = self._released = 0  # characters, to the matcher and from it
+
+    def read(self, tokens: int, events: Iterable[Event]) -> None:
+        """Something came of the last of so many tokens, before the matcher sees it."""
+        self._given += sum(len(event.text) for event in events if isinstance(event, TextDelta))
+        self._groups.append((tokens, self._given))
+
+    def released(self, events: Iterable[Event]) -> None:
+        """What the matcher let go."""
+        self._released += sum(len(event.text) for event in events if isinstance(event, TextDelta))
+        while self._groups and self._groups[0][1] <= self._released:
+            self.count, _ = self._groups.popleft()
+
+    def over(self, tokens: int) -> None:
+        """Nothing was cut: all of so many tokens are content."""
+        self.count = tokens
+        self._groups.clear()
+
+
 class Run:
     """A request, its stop strings, and the tokens that have come so far."""
 
@@ -70,6 +101,8 @@ class Run:
         self.request = Request(ids_of(ids), params, rope=sampling.get("rope", "auto"), **who)
         self.tokens: list[Token] = []
         self.scores_only = False  # the prompt is all that is asked for: what the engine draws after it is dropped
+        self._content = ContentTokens() if params.logprobs is not None else None
+        self._told = 0  # tokens of the content that `new_logprobs` has given
         self._reader: Reader = reader or TextReader(tokenizer)
         self._tokenizer = tokenizer
 
@@ -93,13 +126,23 @@ class Run:
         self.tokens.append(token)
         if token.finish == "stop" and not token.complete:
             return []  # the id that ends an answer is not part of its text
-        return list(self._before_stop(self._reader.push(token.id)))
+        read = self._reader.push(token.id)
+        if self._content is None:
+            return list(self._before_stop(read))
+        if read:
+            self._content.read(len(self.tokens), read)
+        events = list(self._before_stop(read))
+        self._content.released(events)
+        return events
 
     def finish(self) -> list[Event]:
         """The tokens are over: what was held back."""
         if self.stopped:
             return []
         last = list(self._before_stop(self._reader.finish()))
+        if not self.stopped and self._content is not None:
+            ended = bool(self.tokens) and self.tokens[-1].finish == "stop" and not self.tokens[-1].complete
+            self._content.over(len(self.tokens) - ended)
         held = self.matcher.flush()
         return [*last, TextDelta(held)] if held else last
 
@@ -128,9 +171,21 @@ class Run:
             prompt_logprobs=self._logprobs(request.prompt_logprobs) if request.prompt_logprobs is not None else None,
         )
 
+    def content_logprobs(self) -> list[TokenLogprob] | None:
+        """Of the tokens that are content for certain; None where log-probabilities were not asked for. Their texts,
+        joined, are what the content begins with: all of it, unless a stop string cut a token in two.
+        """
+        return None if self._content is None else self.logprobs_from(0)
+
     def logprobs_from(self, start: int) -> list[TokenLogprob]:
-        """Of the tokens from that one on, where log-probabilities were asked for."""
-        return [] if self.request.params.logprobs is None else self._logprobs(self.tokens[start:])
+        """Of the content's tokens from that one on, where log-probabilities were asked for."""
+        return [] if self._content is None else self._logprobs(self.tokens[start : self._content.count])
+
+    def new_logprobs(self) -> list[TokenLogprob]:
+        """The part of `content_logprobs` that has come since the last call."""
+        new = self.logprobs_from(self._told)
+        self._told += len(new)
+        return new
 
     def _logprobs(self, noted: Iterable[Any]) -> list[TokenLogprob]:
         """From tokens or prompt log-probabilities; None stands for the first prompt token, which nothing predicts."""

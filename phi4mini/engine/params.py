@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 MAX_TOP_LOGPROBS = 20
-MAX_SEED = 2**64 - 1
+MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1  # any 64 bits, read as signed or as unsigned
+RANDOM_SEED = -1  # as in llama.cpp and Ollama: draw one
 _MAX_TOKENS = 2**31 - 1
 _MAX_BIASED = 1024
 
@@ -31,7 +32,7 @@ class SamplingParams:
 
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `repetition_penalty` is Hugging Face's (over
     prompt and answer: positive logits divided, negative multiplied); `frequency_penalty` and `presence_penalty` are
-    OpenAI's (over the answer: subtracted per occurrence, and once). `seed` None draws one: see `with_seed`.
+    OpenAI's (over the answer: subtracted per occurrence, and once). `seed` None or -1 draws one: see `with_seed`.
     `stop_ids` end the answer besides the model's own; `ignore_eos` goes on past the model's own; both are held back
     until `min_new_tokens`. `logprobs` and `prompt_logprobs` ask for that many alternatives a token, None for nothing.
     """
@@ -63,7 +64,7 @@ class SamplingParams:
         _integer("top_k", self.top_k, 0, _MAX_TOKENS)
         _integer("min_new_tokens", self.min_new_tokens, 0, _MAX_TOKENS)
         _integer("max_new_tokens", self.max_new_tokens, 1, _MAX_TOKENS, optional=True)
-        _integer("seed", self.seed, 0, MAX_SEED, optional=True)
+        _integer("seed", self.seed, MIN_SEED, MAX_SEED, optional=True)
         _integer("logprobs", self.logprobs, 0, MAX_TOP_LOGPROBS, optional=True)
         _integer("prompt_logprobs", self.prompt_logprobs, 0, MAX_TOP_LOGPROBS, optional=True)
         if not isinstance(self.ignore_eos, bool):
@@ -84,7 +85,7 @@ class SamplingParams:
     def with_seed(self) -> SamplingParams:
         """The same parameters with a seed: drawn once per request, so that it can be reported and used again."""
         # 53 bits survive a round trip through JSON in every language
-        return self if self.seed is not None else replace(self, seed=secrets.randbits(53))
+        return self if self.seed not in (None, RANDOM_SEED) else replace(self, seed=secrets.randbits(53))
 
     @cached_property
     def bias_arrays(self) -> tuple[Ids, Floats]:

@@ -265,7 +265,7 @@ def _exp(z: Floats) -> Floats:
 
 def _uniform(seed: int, position: int) -> float:
     """The number in [0, 1) that belongs to (seed, position): counter-based, so no draw depends on those before it."""
-    return float(int(np.random.Philox(key=seed, counter=position).random_raw()) >> 11) * 2.0**-53
+    return float(int(np.random.Philox(key=seed % 2**64, counter=position).random_raw()) >> 11) * 2.0**-53
 
 
 def _log_total(logits: Floats) -> float:

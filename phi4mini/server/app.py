@@ -16,12 +16,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from phi4mini.server.endpoint import Endpoint, EndpointApp
-from phi4mini.server.errors import ApiError
+from phi4mini.server.errors import ApiError, dialect_of
 from phi4mini.server.guard import Guard
 from phi4mini.server.paths import meant
 from phi4mini.server.service import Service
 
-MODULES = ("status", "chat", "completions", "responses", "messages", "embeddings", "text", "openapi", "page.endpoints")
+MODULES = ["status", "chat", "completions", "responses", "messages", "embeddings", "text", "openapi", "page.endpoints"]
+MODULES += ["ollama", "ollama_models"]
 
 
 def endpoints() -> list[Endpoint]:
@@ -75,7 +76,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
         path, method = right, request.method if request.method in methods else methods[0]
         message += f"; did you mean {method} {right}?"
     refused = ApiError(error.status_code, message, code=code)
-    body = msgspec.json.encode(refused.body(path.startswith("/v1/messages")))
+    body = msgspec.json.encode(refused.body(dialect_of(path)))
     return Response(body, error.status_code, {**headers, "Content-Type": "application/json"})
 
 

@@ -61,6 +61,7 @@ class Ask:
     n: int = 1
     continued: bool = False  # the last message is the beginning of the answer
     salt: str | None = None
+    clip: bool = False  # a limit of new tokens beyond what fits means as many as fit
     extra: dict[str, Any] = field(default_factory=dict)
 
     async def runs(self, call: Call) -> list[Run]:
@@ -87,6 +88,8 @@ class Ask:
         runs = []
         for index in range(self.n):
             sampling = self.sampling(index)
+            if self.clip:
+                clip(sampling, service.facts.ctx - len(ids))
             if self.tool_choice == "none" and self.tools:
                 sampling["banned_ids"] = _call_openers(service)
             who = {"salt": self.salt, "constraint": self._constraint(call)}
@@ -139,6 +142,12 @@ class Ask:
         return made
 
 
+def clip(sampling: dict[str, Any], room: int) -> None:
+    """A limit beyond the room there is becomes none: the context ends the answer."""
+    if (sampling.get("max_new_tokens") or 0) > room:
+        sampling.pop("max_new_tokens", None)
+
+
 def _call_openers(service: Service) -> list[int]:
     """Ids that would begin a tool call."""
     from phi4mini.chat import format_named
@@ -153,9 +162,9 @@ def response_format(given: Mapping[str, Any] | None, param: str = "response_form
     if given is None or given.get("type") == "text":
         return None
     match given.get("type"):
-        case "json_object":
+        case "json_object" if given.get("schema") is None:
             return Format(Form("json_schema", {"type": "object"}), param)
-        case "json_schema":
+        case "json_object" | "json_schema":  # the first with a schema beside it is how llama-server's clients ask
             inner = given.get("json_schema")
             flat = "schema" in given and inner is None  # as the Responses API has it
             schema = given["schema"] if flat else inner.get("schema") if isinstance(inner, Mapping) else None

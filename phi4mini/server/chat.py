@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +115,7 @@ class _Completion:
     def __init__(self, call: Call, choices: Choices, legacy: bool) -> None:
         """`legacy`: a call is `function_call`, as programs expect it that sent `functions`."""
         self.call, self.choices, self.legacy = call, choices, legacy
-        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
         self._began = [False] * len(choices.runs)  # whether there was text since the last call, by choice
         self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls
 
@@ -125,7 +126,7 @@ class _Completion:
         made = answers.ChatCompletion(
             id=self.id,
             object="chat.completion",
-            created=service.now(),
+            created=self.created,
             model=service.facts.id,
             choices=[self._choice(index, reply) for index, reply in enumerate(replies)],
             usage=msgspec.convert(self.choices.usage(), answers.Usage),
@@ -144,7 +145,7 @@ class _Completion:
             said.function_call = answers.Function(reply.tool_calls[0].name, reply.tool_calls[0].json)
         elif reply.tool_calls:
             said.tool_calls = [_called(call.to_openai()) for call in reply.tool_calls]
-        logprobs = None if reply.generation is None else reply.generation.logprobs
+        logprobs = None if reply.generation is None else self.choices.runs[index].content_logprobs()
         noted = None if logprobs is None else answers.Logprobs([self._logprob(entry) for entry in logprobs])
         return answers.Choice(index, said, self._reason(reply), noted)
 
@@ -218,7 +219,7 @@ class _Completion:
         head = {
             "id": self.id,
             "object": "chat.completion.chunk",
-            "created": service.now(),
+            "created": self.created,
             "model": service.facts.id,
             "system_fingerprint": service.facts.fingerprint,
             "choices": choices,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Piece:
-    """What became certain of one choice: its events, the tokens they came from, and whether it is over."""
+    """What became certain of one choice: its events, the tokens of its content, and whether it is over."""
 
     index: int
     events: list[Event]
@@ -161,7 +161,6 @@ class Choices:
         run = self.runs[index]
         if index not in self._open:
             return Piece(index, [])
-        before = len(run.tokens)
         events = [event for token in tokens for event in run.push(token)]
         self._note_times(index, len(tokens))
         if over or run.stopped:
@@ -171,7 +170,7 @@ class Choices:
                 self._service.runner.cancel(run)
             self._service.metrics.ended(run.request, len(run.tokens))
         self.events[index] += events
-        return Piece(index, events, run.logprobs_from(before), index not in self._open)
+        return Piece(index, events, run.new_logprobs(), index not in self._open)
 
     def _note_times(self, index: int, count: int) -> None:
         if not count:

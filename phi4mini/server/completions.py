@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -11,16 +11,17 @@ import msgspec
 from msgspec import Meta
 
 from phi4mini.chat import TextDelta
-from phi4mini.results import Generation, TokenLogprob
+from phi4mini.results import Generation
 from phi4mini.runs import Run
 from phi4mini.server import answers
 from phi4mini.server.asks import response_format
-from phi4mini.server.chat import DONE, StreamOptions, check_choices, finite, prompt_entry
+from phi4mini.server.chat import DONE, StreamOptions, check_choices, prompt_entry
 from phi4mini.server.choices import Choices, Piece, Progress
 from phi4mini.server.endpoint import Call, Endpoint, Stream
 from phi4mini.server.errors import ApiError
 from phi4mini.server.fields import NAMES, Alternatives, Count, SamplingFields, Text, prompt_ids, text_size
 from phi4mini.server.streamed import TextChunk
+from phi4mini.server.text_logprobs import TextLogprobWriter
 
 _MOST_PROMPTS = 64
 
@@ -78,8 +79,8 @@ class _Completion:
 
     def __init__(self, call: Call, body: CompletionBody, choices: Choices) -> None:
         self.call, self.body, self.choices = call, body, choices
-        self.id = f"cmpl-{secrets.token_hex(12)}"
-        self._offsets = [0] * len(choices.runs)
+        self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        self._logprobs = [TextLogprobWriter(call.service.text.tokenizer) for _ in choices.runs]
 
     def whole(self) -> answers.TextCompletion:
         """All at once."""
@@ -91,7 +92,7 @@ class _Completion:
         return answers.TextCompletion(
             id=self.id,
             object="text_completion",
-            created=service.now(),
+            created=self.created,
             model=service.facts.id,
             choices=[self._choice(index, one) for index, one in enumerate(made)],
             usage=msgspec.convert(self.choices.usage(), answers.Usage),
@@ -101,15 +102,29 @@ class _Completion:
         )
 
     def _choice(self, index: int, made: Generation) -> answers.TextChoice:
-        text, tokens = made.text, list(made.logprobs or ())
-        if self.body.echo:
-            text = self._prompt_text(index) + text
-            tokens = [*(made.prompt_logprobs or ()), *tokens]
-        logprobs = None if self.body.logprobs is None else _logprobs(tokens)
+        text = self._prompt_text(index) + made.text if self.body.echo else made.text
+        logprobs = None if self.body.logprobs is None else self._whole_logprobs(index, made)
         choice = answers.TextChoice(index=index, text=text, finish_reason=made.finish_reason, logprobs=logprobs)  # type: ignore[arg-type]
         if self.body.prompt_logprobs is not None:
             choice.prompt_logprobs = [prompt_entry(entry) for entry in made.prompt_logprobs or ()]
         return choice
+
+    def _whole_logprobs(self, index: int, made: Generation) -> answers.TextLogprobs:
+        """Of the text's tokens. With echo of all tokens that were drawn too, the one that ended the answer included:
+        evaluations ask for one token after the prompt and drop the last entry, whichever it is.
+        """
+        writer = self._logprobs[index]
+        if not self.body.echo:
+            return writer.write(self.choices.runs[index].content_logprobs() or ())
+        prompt = writer.write(made.prompt_logprobs or ())
+        writer.part()
+        answer = writer.write(made.logprobs or ())
+        return answers.TextLogprobs(
+            prompt.tokens + answer.tokens,
+            prompt.token_logprobs + answer.token_logprobs,
+            prompt.top_logprobs + answer.top_logprobs,
+            prompt.text_offset + answer.text_offset,
+        )
 
     def _prompt_text(self, index: int) -> str:
         request = self.choices.runs[index].request
@@ -119,8 +134,7 @@ class _Completion:
         """Chunk by chunk; the usage comes last, in a chunk without choices."""
         if self.body.echo:
             for index in range(len(self.choices.runs)):
-                text = self._prompt_text(index)
-                self._offsets[index] = len(text)
+                self._logprobs[index].skip(text := self._prompt_text(index))
                 yield self._chunk(index, text)
         progress = 0.5 if self.body.return_progress else None
         async with aclosing(self.choices.pieces(progress)) as pieces:
@@ -137,8 +151,7 @@ class _Completion:
         text = "".join(e.text for e in piece.events if isinstance(e, TextDelta))
         logprobs = None
         if piece.logprobs:
-            logprobs = msgspec.to_builtins(_logprobs(piece.logprobs, self._offsets[piece.index]))
-            self._offsets[piece.index] += sum(len(entry.token) for entry in piece.logprobs)
+            logprobs = msgspec.to_builtins(self._logprobs[piece.index].write(piece.logprobs))
         if not (text or logprobs or piece.over):
             return None
         if not piece.over:
@@ -154,25 +167,12 @@ class _Completion:
         head = {
             "id": self.id,
             "object": "text_completion",
-            "created": service.now(),
+            "created": self.created,
             "model": service.facts.id,
             "system_fingerprint": service.facts.fingerprint,
             "choices": choices,
         }
         return b"data: " + msgspec.json.encode(head | more) + b"\n\n"
-
-
-def _logprobs(entries: Sequence[TokenLogprob], offset: int = 0) -> answers.TextLogprobs:
-    """In the completions API's form: parallel lists; `text_offset` counts characters of the tokens' texts."""
-    noted = answers.TextLogprobs([], [], [], [])
-    for entry in entries:
-        noted.tokens.append(entry.token)
-        noted.token_logprobs.append(None if entry.logprob is None else finite(entry.logprob))
-        top = {t.token: finite(t.logprob) for t in reversed(entry.top)}
-        noted.top_logprobs.append(None if entry.logprob is None else top | {entry.token: finite(entry.logprob)})
-        noted.text_offset.append(offset)
-        offset += len(entry.token)
-    return noted
 
 
 ENDPOINTS = [

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PING = b": ping\n\n"
 _JSON = b"application/json"
 _EVENTS = b"text/event-stream; charset=utf-8"
+_LINES = b"application/x-ndjson"
 
 
 @dataclass
@@ -87,7 +88,8 @@ class Endpoint:
     `handler(call, body)`, or `handler(call)` where there is no body, returns a struct or dict (sent as JSON), a `Raw`,
     or an async generator of events. `open`: needs no key. `works`: needs the model, so it is refused while draining.
     `streams`: what its stream's events hold: one type, or a union whose tags are the names of the events. `dialect`:
-    whose error form is used.
+    whose error form is used, and how streams are written: Ollama's are lines of JSON. `ping`: what is sent into a
+    silent stream.
     """
 
     method: str
@@ -100,6 +102,7 @@ class Endpoint:
     open: bool = False
     works: bool = False
     dialect: str = "openai"
+    ping: Callable[[Call], bytes] = lambda call: PING
     names: Mapping[str, str] = field(default_factory=dict)  # our parameter -> this body's field, for errors
     kind: str = "application/json"  # content type of a `Raw`
     more_codes: tuple[int, ...] = ()  # statuses that this row alone may answer with
@@ -227,14 +230,15 @@ class Answering:
             await self._start(200, _JSON, {}, msgspec.json.encode(answer))
 
     async def _stream(self, stream: Stream) -> None:
-        await self._start(200, _EVENTS, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        kind = _LINES if self.endpoint.dialect == "ollama" else _EVENTS
+        await self._start(200, kind, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         following: asyncio.Future[bytes] | None = None
         try:
             while True:
                 following = following or asyncio.ensure_future(anext(stream))
                 done, _ = await asyncio.wait({following}, timeout=self.settings.ping)
                 if not done:
-                    await self._write(PING)
+                    await self._write(self.endpoint.ping(self.call))
                     continue
                 ready, following = following, None
                 try:
@@ -249,14 +253,15 @@ class Answering:
         await self._write(b"", last=True)
 
     async def _refuse(self, error: ApiError, close: bool = False) -> None:
-        body = msgspec.json.encode(error.body(self.endpoint.dialect == "anthropic"))
+        dialect = self.endpoint.dialect
+        body = msgspec.json.encode(error.body(dialect))
         if not self._begun:
             headers = error.headers | ({"Connection": "close"} if close else {})
             await self._start(error.status, _JSON, headers, body)
             return
-        event = b"event: error\n" if self.endpoint.dialect == "anthropic" else b""
+        event = b"event: error\n" if dialect == "anthropic" else b""
         with suppress(NotReading):
-            await self._write(event + b"data: " + body + b"\n\n", last=True)
+            await self._write(body + b"\n" if dialect == "ollama" else event + b"data: " + body + b"\n\n", last=True)
 
     async def _start(self, status: int, kind: bytes, headers: Mapping[str, str], body: bytes | None = None) -> None:
         """The head, and the body with it where there is one already."""

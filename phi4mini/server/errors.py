@@ -1,4 +1,5 @@
-"""Refusals: what went wrong as a status and as a body, in OpenAI's form or, under /v1/messages, in Anthropic's.
+"""Refusals: what went wrong as a status and as a body, in OpenAI's form, under /v1/messages in Anthropic's and under
+/api/ in Ollama's.
 
 Promises: every error of ours becomes one of these, with the parameter it is about where there is one. Only what is
 about the request is said in its own words: a fault of the server or its machine becomes a 500 or a 503 that says
@@ -46,14 +47,23 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         self.more: dict[str, Any] = {}  # beside the fields that every error has
 
-    def body(self, anthropic: bool = False) -> dict[str, Any]:
-        """The JSON body."""
-        if anthropic:
+    def body(self, dialect: str = "openai") -> dict[str, Any]:
+        """The JSON body, as programs of that dialect read it."""
+        if dialect == "ollama":
+            return {"error": self.message}
+        if dialect == "anthropic":
             kind = _ANTHROPIC_TYPES.get(self.status, "api_error")
             told = {"type": kind, "message": self.message, "param": self.param, "code": self.code}
             return {"type": "error", "error": told | self.more}
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error | self.more}
+
+
+def dialect_of(path: str) -> str:
+    """Whose form of an error a path answers with, also where there is no such route."""
+    if path.startswith("/v1/messages"):
+        return "anthropic"
+    return "ollama" if path.startswith("/api/") else "openai"
 
 
 def busy(message: str, retry_after: int = 1) -> ApiError:

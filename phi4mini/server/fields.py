@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from phi4mini.engine.params import RANDOM_SEED
 from phi4mini.server.errors import ApiError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Some = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # -1 draws one
 Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -65,7 +66,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
             "top_p": self.top_p,
             "top_k": max(self.top_k, 0) if self.top_k is not None else None,
             "min_p": self.min_p,
-            "seed": None if self.seed is None else (self.seed + index) % 2**63,
+            "seed": None if self.seed is None else seed_of(self.seed, index),
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
             "logit_bias": self._bias(),
             "frequency_penalty": self.frequency_penalty,
@@ -90,6 +91,17 @@ class SamplingFields(msgspec.Struct, kw_only=True):
             if not (key.isascii() and key.isdigit() and len(key) < 8):
                 raise ApiError(400, f"logit_bias: {key[:40]!r} is not a token id", param="logit_bias")
         return {int(key): value for key, value in self.logit_bias.items()}
+
+
+def seed_of(first: int, index: int) -> int:
+    """The seed of choice `index` where `first` was given: the ones after it, without -1, which asks for a random one.
+
+    After the last of 63 bits comes 0.
+    """
+    if first == RANDOM_SEED:
+        return RANDOM_SEED
+    seed = first + index + (first < RANDOM_SEED <= first + index)
+    return seed if seed < 2**63 else seed - 2**63
 
 
 NAMES = {  # our parameter -> the field, for errors found further down

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from phi4mini.server.errors import ApiError
+from phi4mini.server.errors import ApiError, dialect_of
 from phi4mini.server.logs import Log
 from phi4mini.server.settings import Settings
 
@@ -31,6 +31,7 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 _LEFT = 499  # as nginx has it: the client left, or did not read, before the answer was whole; nobody is sent this
 _SAFE_METHODS = ("GET", "HEAD")
 _CURL_TYPE = "application/x-www-form-urlencoded"  # what `curl -d` says of any body, unless it is told another
+_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+( *, *[\w!#$%&'*+.^`|~-]+)*", re.ASCII)  # of headers, in a preflight
 _ALLOWED_HEADERS = "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta, x-timeout"
 _WRONG_KEYS, _WRONG_SECONDS, _MOST_PEERS = 20, 60.0, 4096  # wrong keys one address may send in that time
 
@@ -60,13 +61,14 @@ class Guard:
         given = headers.first("x-request-id")
         id = given if given and _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         scope["state"] = {**scope.get("state", {}), "request_id": id}
-        origin = headers.first("origin")
+        origin, asked = headers.first("origin"), headers.first("access-control-request-headers")
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen["status"] = message["status"]
                 has = {name.lower() for name, _ in message["headers"]}
-                marks = [mark for mark in self._marks(id, origin, scope) if mark[0] == b"vary" or mark[0] not in has]
+                marks = self._marks(id, origin, asked, scope)
+                marks = [mark for mark in marks if mark[0] == b"vary" or mark[0] not in has]
                 if self._stays(headers, message["headers"]):
                     marks.append((b"keep-alive", f"timeout={self.settings.idle_deadline}".encode()))
                 message = {**message, "headers": [*message["headers"], *marks]}
@@ -90,9 +92,8 @@ class Guard:
             self._check_key(scope, headers)
             self._read_deadline(scope, headers)
         except ApiError as error:
-            anthropic = scope["path"].startswith("/v1/messages")
             extra = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
-            body = msgspec.json.encode(error.body(anthropic))
+            body = msgspec.json.encode(error.body(dialect_of(scope["path"])))
             await _answer(send, error.status, body, [(b"content-type", b"application/json"), *extra])
             return False
         return True
@@ -183,16 +184,21 @@ class Guard:
             raise ApiError(400, "X-Timeout must be seconds from 0.001 to 86400", code="invalid_value")
         scope["state"]["deadline"] = float(given)
 
-    def _marks(self, id: str, origin: str | None, scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+    def _marks(self, id: str, origin: str | None, asked: str | None, scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+        """Headers of every answer. A page of an allowed origin may send whatever headers its preflight asks for: SDKs
+        send ones of their own, and none of them has a meaning here that a page must not give it.
+        """
         yield b"x-request-id", id.encode()
         yield b"x-content-type-options", b"nosniff"
-        yield b"vary", b"Origin"
+        preflight = scope["method"] == "OPTIONS"
+        yield b"vary", b"Origin, Access-Control-Request-Headers" if preflight else b"Origin"
         if origin is not None and origin in self.settings.origins:
             yield b"access-control-allow-origin", origin.encode("latin-1", "replace")
             yield b"access-control-expose-headers", b"x-request-id, retry-after, x-ignored-fields"
-            if scope["method"] == "OPTIONS":
+            if preflight:
                 yield b"access-control-allow-methods", b"GET, POST"
-                yield b"access-control-allow-headers", _ALLOWED_HEADERS.encode()
+                named = asked if asked and _NAMES.fullmatch(asked) else _ALLOWED_HEADERS
+                yield b"access-control-allow-headers", named.encode("latin-1")
                 yield b"access-control-max-age", b"600"
 
     def _stays(self, asked: _Headers, answered: Iterable[tuple[bytes, bytes]]) -> bool:

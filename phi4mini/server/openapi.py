@@ -17,7 +17,7 @@ from phi4mini.server import shapes
 from phi4mini.server.endpoint import Call, Endpoint, Raw
 
 Schema = dict[str, Any]
-_JSON, _EVENTS = "application/json", "text/event-stream"
+_JSON, _EVENTS, _LINES = "application/json", "text/event-stream", "application/x-ndjson"
 _REFUSALS = {
     400: "A field, a header or the body is not as it must be.",
     401: "The key is missing or wrong.",
@@ -71,6 +71,15 @@ class MessagesErrorBody(msgspec.Struct):
     error: MessagesErrorDetail
 
 
+class OllamaErrorBody(msgspec.Struct):
+    """A refusal in Ollama's form."""
+
+    error: str
+
+
+_ERRORS = {"openai": ErrorBody, "anthropic": MessagesErrorBody, "ollama": OllamaErrorBody}  # by dialect
+
+
 async def document(call: Call) -> Raw:
     """The document."""
     return Raw(_encoded(), _JSON)
@@ -85,7 +94,7 @@ def _encoded() -> bytes:
 
 def described(rows: Sequence[Endpoint]) -> Schema:
     """The OpenAPI document of these endpoints."""
-    types = [ErrorBody, MessagesErrorBody]
+    types: list[Any] = list(_ERRORS.values())
     types += [kind for row in rows for kind in (row.body, row.answer, *_kinds(row.streams)) if kind is not None]
     unique = list(dict.fromkeys(types))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
@@ -131,7 +140,10 @@ def _operation(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
 
 def _success(row: Endpoint, named: dict[Any, Schema]) -> Schema:
     content: Schema = {_JSON: {"schema": named[row.answer]}} if row.answer is not None else {row.kind: {}}
-    if row.streams is not None:
+    if row.streams is not None and row.dialect == "ollama":
+        item = {"anyOf": [named[row.streams], named[OllamaErrorBody]]}
+        content[_LINES] = {"description": "Unless stream is false: lines of JSON.", "itemSchema": item}
+    elif row.streams is not None:
         content[_EVENTS] = {"description": "With stream: server-sent events.", "itemSchema": _event(row, named)}
     return {"description": row.summary, "content": content}
 
@@ -148,7 +160,7 @@ def _event(row: Endpoint, named: dict[Any, Schema]) -> Schema:
     if not kinds:
         done = {"type": "object", "properties": {"data": {"const": "[DONE]"}}, "required": ["data"]}
         events = [done, _with_data(named[row.streams])]
-    error = _with_data(named[MessagesErrorBody], "error") if _anthropic(row) else _with_data(named[ErrorBody])
+    error = _with_data(named[_ERRORS[row.dialect]], "error" if row.dialect == "anthropic" else None)
     return {"anyOf": [*events, error]}
 
 
@@ -160,10 +172,6 @@ def _with_data(data: Schema, name: str | None = None) -> Schema:
     return {"type": "object", "properties": holds, "required": list(holds)}
 
 
-def _anthropic(row: Endpoint) -> bool:
-    return row.dialect == "anthropic"
-
-
 def _refusals(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
     """Every status but 200 that a route may answer with."""
     codes = set(_ALWAYS)
@@ -171,7 +179,7 @@ def _refusals(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
     codes |= {404, 408, 413, 415} if row.body is not None else set()
     codes |= {404} if "{" in path else set()
     codes |= set(row.more_codes)
-    error = named[MessagesErrorBody if _anthropic(row) else ErrorBody]
+    error = named[_ERRORS[row.dialect]]
     return {str(code): _refusal(code, error) for code in sorted(codes)}
 
 

@@ -27,6 +27,7 @@ from phi4mini.server.errors import ApiError, busy, not_loaded, unavailable
 from phi4mini.server.logs import Log
 from phi4mini.server.metrics import Metrics
 from phi4mini.server.settings import Settings
+from phi4mini.server.unread import unread
 
 if TYPE_CHECKING:
     from phi4mini.server.endpoint import Call
@@ -50,6 +51,7 @@ class Facts:
     kv_tokens: int
     kv_token_bytes: int
     fingerprint: str
+    nbytes: int  # of its store
 
 
 class Service:
@@ -138,7 +140,9 @@ class Service:
         given = bodies.parsed(body)
         known = {field.encode_name for field in msgspec.structs.fields(kind)}
         call.ignore(sorted(key for key in given if key not in known))
-        return bodies.typed(given, kind)
+        body = bodies.typed(given, kind)
+        call.ignore(unread(given, kind))
+        return body
 
     def check_model(self, name: str | None) -> None:
         """Only the model that is served can be asked for. Raises 404."""
@@ -214,6 +218,7 @@ def _facts(model: Model) -> Facts:
         kv_tokens=engine.load().pages * PAGE_TOKENS,
         kv_token_bytes=engine.network.layout.page_bytes * model.config.num_layers // PAGE_TOKENS,
         fingerprint=f"phi4mini_{model.store.fingerprint[:16]}",
+        nbytes=model.store.nbytes,
     )
 
 

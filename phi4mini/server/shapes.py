@@ -80,7 +80,8 @@ CHAT_TOOL_CHOICE: Schema = {
 }
 RESPONSE_FORMAT: Schema = {
     "oneOf": [
-        closed(("type",), type={"enum": ["text", "json_object"]}),
+        closed(("type",), type={"const": "text"}),
+        closed(("type",), type={"const": "json_object"}, schema=_OBJECT),
         closed(("type", "json_schema"), type={"const": "json_schema"}, json_schema=closed(("schema",), schema=_OBJECT)),
         closed(("type", "regex"), type={"const": "regex"}, regex=_TEXT),
         closed(("type", "grammar"), type={"const": "grammar"}, grammar=_TEXT),
@@ -128,7 +129,8 @@ ITEMS: Schema = {
 }
 TEXT_FORMAT: Schema = {
     "oneOf": [
-        closed(("type",), type={"enum": ["text", "json_object"]}),
+        closed(("type",), type={"const": "text"}),
+        closed(("type",), type={"const": "json_object"}, schema=_OBJECT),
         closed(("type", "schema"), type={"const": "json_schema"}, name=_TEXT, schema=_OBJECT),
     ]
 }
@@ -157,6 +159,21 @@ BLOCK_TOOLS = listed(
 BLOCK_TOOL_CHOICE = closed(
     ("type",), type={"enum": ["auto", "any", "tool", "none"]}, name=_TEXT, disable_parallel_tool_use={"type": "boolean"}
 )
+_OLLAMA_CALL = closed(
+    ("function",), id=_TEXT, function=closed(("name", "arguments"), name={"type": "string"}, arguments=_OBJECT)
+)
+OLLAMA_MESSAGES = listed(
+    closed(
+        ("role", "content"),
+        role={"enum": ["system", "user", "assistant", "tool"]},
+        content=_TEXT,
+        images=listed(_TEXT) | {"maxItems": 0},
+        tool_calls=listed(_OLLAMA_CALL),
+        tool_name=_TEXT,
+        tool_call_id=_TEXT,
+    )
+)
+OLLAMA_FORMAT: Schema = {"anyOf": [{"enum": ["", "json"]}, _OBJECT]}
 SYSTEM = parts("text")
 _BLOCKS = {"messages": BLOCK_MESSAGES, "system": SYSTEM, "tools": BLOCK_TOOLS, "tool_choice": BLOCK_TOOL_CHOICE}
 OF: dict[str, dict[str, Schema]] = {  # type -> field -> its schema
@@ -176,4 +193,6 @@ OF: dict[str, dict[str, Schema]] = {  # type -> field -> its schema
     "TextConfig": {"format": TEXT_FORMAT},
     "CountBody": _BLOCKS,
     "MessagesBody": _BLOCKS,
+    "OllamaChatBody": {"messages": OLLAMA_MESSAGES, "tools": CHAT_TOOLS, "format": OLLAMA_FORMAT},
+    "GenerateBody": {"format": OLLAMA_FORMAT, "images": listed(_TEXT) | {"maxItems": 0}},
 }

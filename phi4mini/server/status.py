@@ -18,11 +18,13 @@ class Health(msgspec.Struct):
 
 
 class ModelCard(msgspec.Struct):
-    """One model, in OpenAI's form; `meta` under llama-server's names."""
+    """One model, in OpenAI's form; its context under the names of vLLM and OpenRouter, `meta` under llama-server's."""
 
     id: str
     created: int
     owned_by: str
+    context_length: int
+    max_model_len: int
     meta: dict[str, Any]
     object: Literal["model"] = "model"
 
@@ -110,7 +112,7 @@ async def model(call: Call) -> ModelCard:
 def _card(call: Call) -> ModelCard:
     facts = call.service.facts
     meta = {"n_ctx": facts.ctx, "n_params": facts.parameters, "quant": facts.quant, "kv": facts.kv}
-    return ModelCard(facts.id, call.service.created, "phi4mini", meta)
+    return ModelCard(facts.id, call.service.created, "phi4mini", facts.ctx, facts.ctx, meta)
 
 
 ENDPOINTS = [

@@ -328,7 +328,7 @@ def test_extreme_values_stay_defined():
         *[("repetition_penalty", v) for v in (0, -1, math.inf)],
         *[("frequency_penalty", v) for v in (-2.1, 2.1)],
         *[("presence_penalty", v) for v in (-2.1, 2.1)],
-        *[("seed", v) for v in (-1, 2**64, 1.0, 10**5000)],
+        *[("seed", v) for v in (-(2**63) - 1, 2**64, 1.0, 10**5000)],
         *[("max_new_tokens", v) for v in (0, -1, 2**31, "5")],
         *[("min_new_tokens", v) for v in (-1, None)],
         *[("logprobs", v) for v in (-1, 21)],

@@ -175,6 +175,35 @@ def test_C5_an_origin_that_was_allowed_may_ask_but_never_with_credentials(keyles
     assert own.status == 200
 
 
+ASKED = [  # what browsers ask for when a page uses these programs, and what no header list is
+    ("authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os", True),
+    ("authorization,content-type,x-stainless-retry-count,x-stainless-timeout,x-stainless-helper-method", True),
+    ("anthropic-dangerous-direct-browser-access,anthropic-version,content-type,x-api-key", True),
+    ("content-type,http-referer,x-title", True),
+    ("authorization, content-type, user-agent", True),
+    ("x-requested-with", True),
+    ("traceparent,tracestate,baggage", True),
+    ("openai-beta,openai-organization,openai-project", True),
+    ("x-goog-api-client", True),
+    ("sentry-trace", True),
+    ("a b", False),
+    ("x-a,,x-b", False),
+    ("x-a;q=1", False),
+    ("x-a: b", False),
+]
+
+
+@pytest.mark.parametrize(("asked", "fine"), ASKED)
+def test_RQ30_a_preflight_of_an_allowed_origin_may_send_the_headers_it_asks_for(keyless, asked, fine):
+    sent = {"Origin": "http://page.example", "Access-Control-Request-Method": "POST"}
+    answer = keyless.ask(CHAT, method="OPTIONS", **sent, Access_Control_Request_Headers=asked)
+    allowed = answer.headers["access-control-allow-headers"]
+    assert answer.status == 204 and (allowed == asked if fine else "authorization" in allowed)
+    assert "Access-Control-Request-Headers" in answer.headers["vary"]
+    foreign = keyless.ask(CHAT, method="OPTIONS", **sent | {"Origin": "https://other.example"})
+    assert foreign.status == 403 and "access-control-allow-headers" not in foreign.headers
+
+
 @pytest.mark.parametrize("origin", ["*", "null", "https://*", "https://page.example/", "page.example"])
 def test_C5_nothing_allows_all_origins(origin, tmp_path):
     """There is no wildcard: an Origin is allowed by its name."""
