@@ -18,7 +18,7 @@ from benchmarks.workers import Worker, WorkerFailed
 from phi4mini.kernels import peak
 from phi4mini.kernels.cpu import cpu
 from phi4mini.weights.load import ensure_store
-from phi4mini.weights.store import OpenModel, open_store
+from phi4mini.weights.store.store import OpenModel, open_store
 
 CONTEXT = 33_792  # tokens: 32,768 and room for what is decoded after them
 

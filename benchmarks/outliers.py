@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from phi4mini.formats import FORMATS, pack_blocks
-from phi4mini.formats import Matrix as Stored
-from phi4mini.kernels.encode import encode_blocks
+from phi4mini.formats.matrix import FORMATS, pack_blocks
+from phi4mini.formats.matrix import Matrix as Stored
+from phi4mini.kernels.round_weights import encode_blocks
 
 GROUP = 32
 SHAPES = {"qkv": (5120, 3072), "gate_up": (2048, 3072), "down": (3072, 8192)}  # gate_up: some of its 16,384 rows
@@ -50,7 +50,7 @@ def our_weights(weights: np.ndarray) -> np.ndarray:
 
 
 def our_activations(x: np.ndarray) -> np.ndarray:
-    """f32 -> int8 in groups of 32 under an f32 scale, and back (kernels/quantize.py)."""
+    """f32 -> int8 in groups of 32 under an f32 scale, and back (kernels/activations.py)."""
     groups = x.reshape(-1, GROUP)
     peak = np.abs(groups).max(axis=1, keepdims=True)
     inverse = np.divide(np.float32(127), peak, out=np.zeros_like(peak), where=peak > 0)

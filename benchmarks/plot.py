@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from phi4mini.config import Config
+from phi4mini.model.config import Config
 
 _LOOKS = {"ours": ("phi4mini", "#c2410c", "o"), "llama": ("llama.cpp Q4_0", "#1d4ed8", "s")}
 _LOOKS["openvino"] = ("OpenVINO int4", "#15803d", "^")

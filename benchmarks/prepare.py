@@ -21,11 +21,11 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.peers import Absent
 from benchmarks.workers import ROOT
-from phi4mini.config import Config
 from phi4mini.errors import NoSpace, Phi4MiniError
 from phi4mini.kernels.cpu import cpu
-from phi4mini.weights.demo import demo_gguf
+from phi4mini.model.config import Config
 from phi4mini.weights.load import ensure_store
+from phi4mini.weights.sources.demo import demo_gguf
 
 _GB_A_LAYER = 0.21  # of the bfloat16 folder, 2 bytes a weight; the embedding comes on top
 _MEMORY_GB = 16.0  # that the export of 32 layers has taken

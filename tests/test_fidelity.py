@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.params import SamplingParams
-from phi4mini.weights.store import open_store
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.weights.store.store import open_store
 from tests.golden import demo
 
 AGREEMENT = 0.968  # llama.cpp on its Q4_1 of the same weights: 540 of 558

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from phi4mini.config import Config
-from phi4mini.engine.buffers import MAX_ROWS
-from phi4mini.engine.cache import Pages
+from phi4mini.engine.cache.pages import Pages
+from phi4mini.engine.compute.buffers import MAX_ROWS
+from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.forward import Network
-from phi4mini.engine.pace import Pace
 from phi4mini.engine.request import Request
-from phi4mini.engine.scheduler import Scheduler
-from phi4mini.formats import FORMATS, Blocks, Format, Matrix, pack_blocks, pack_dense, quantize_blocks
-from phi4mini.kernels.pool import Pool, aligned
-from phi4mini.weights.arrays import LayerWeights, Weights
+from phi4mini.engine.schedule.pace import Pace
+from phi4mini.engine.schedule.scheduler import Scheduler
+from phi4mini.formats.matrix import FORMATS, Blocks, Format, Matrix, pack_blocks, pack_dense, quantize_blocks
+from phi4mini.kernels.threads.pool import Pool, aligned
+from phi4mini.model.arrays import LayerWeights, Weights
+from phi4mini.model.config import Config
 
 EOS = 2
 _PHI3 = Config(
@@ -137,7 +137,7 @@ def packed(twin: Any, format: str = "f32") -> Weights:
 
 
 def dense_arrays(w: Weights) -> SimpleNamespace:
-    """The dequantised weights in float64, once: what `phi4mini.reference` reads, without unpacking at every use."""
+    """The dequantised weights in float64, once: what `model/reference.py` reads, without unpacking at every use."""
     layers = [
         SimpleNamespace(input_norm=x.input_norm, post_norm=x.post_norm,
                         **{n: getattr(x, n).dequantize().astype(np.float64) for n in ("qkv", "o", "gate_up", "down")})

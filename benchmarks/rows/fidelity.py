@@ -17,7 +17,7 @@ from benchmarks import outliers
 from benchmarks.bench import Bench
 from benchmarks.report import Line
 from benchmarks.workers import Worker
-from phi4mini.weights.demo import demo_gguf
+from phi4mini.weights.sources.demo import demo_gguf
 from tests.golden.demo import chats, prose_chunks
 
 

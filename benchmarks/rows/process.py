@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.report import Line, at_most
 from benchmarks.rounds import median, summary
 from benchmarks.workers import ROOT, Worker, WorkerFailed
-from phi4mini.config import Config
+from phi4mini.model.config import Config
 
 _STARTS, _WORDS, _NEW = 5, 500, 16
 _MARGIN = 200e6  # bytes beyond weights and KV cache

@@ -8,7 +8,7 @@ from benchmarks.bench import Bench
 from benchmarks.report import Line, at_least, speed
 from benchmarks.rounds import all_ratios, summary
 from benchmarks.workers import Worker
-from phi4mini.weights.demo import demo_gguf
+from phi4mini.weights.sources.demo import demo_gguf
 
 _PROMPT, _NEW, _DEEP = 512, 64, 4096
 

@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-from phi4mini.chat.formats import (
-    ChatFormat,
-    Segment,
-    format_named,
-    format_names,
-    format_of_template,
-    format_of_tokenizer,
-)
 from phi4mini.chat.messages import Message, Reply, ToolCall, from_openai, messages_from
 from phi4mini.chat.reading import (
     CallArguments,
@@ -24,6 +16,14 @@ from phi4mini.chat.reading import (
 )
 from phi4mini.chat.rendering import Rendered, encode_segments, render
 from phi4mini.chat.stops import StopMatcher
+from phi4mini.chat.templates import (
+    ChatFormat,
+    Segment,
+    format_named,
+    format_names,
+    format_of_template,
+    format_of_tokenizer,
+)
 from phi4mini.chat.tools import check_call, functions_of
 
 __all__ = [

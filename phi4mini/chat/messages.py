@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from phi4mini.chat.written import to_json
+from phi4mini.chat.json_text import to_json
 from phi4mini.errors import BadInput
 
 ROLES = ("system", "user", "assistant", "tool", "tool_response")

@@ -12,9 +12,9 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from phi4mini.chat.calls import CallArguments, CallBroken, CallEnd, CallParser, CallStart, Event, TextDelta
-from phi4mini.chat.formats import ChatFormat, format_named, format_of_tokenizer
+from phi4mini.chat.call_parser import CallArguments, CallBroken, CallEnd, CallParser, CallStart, Event, TextDelta
 from phi4mini.chat.messages import Reply, ToolCall
+from phi4mini.chat.templates import ChatFormat, format_named, format_of_tokenizer
 from phi4mini.chat.tools import functions_of
 from phi4mini.tokenizer import Tokenizer
 

@@ -16,8 +16,8 @@ from functools import cache
 from itertools import accumulate
 from typing import Any
 
-from phi4mini.chat.formats import ChatFormat, Segment, format_named, format_of_tokenizer
 from phi4mini.chat.messages import Message, messages_from
+from phi4mini.chat.templates import ChatFormat, Segment, format_named, format_of_tokenizer
 from phi4mini.chat.tools import functions_of
 from phi4mini.errors import BadInput
 from phi4mini.tokenizer import WHITE_SPACE, Tokenizer

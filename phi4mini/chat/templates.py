@@ -1,345 +1,380 @@
-"""What a chat template would write, found by reading it: Jinja never runs it.
+"""Chat formats: how the turns of a conversation are written for one family of models.
 
-`TemplateText` follows the few things that a plain template is made of: texts and fields of messages joined together,
-loops over the messages, conditions on roles and on what is there. Promises that anything else (a filter, a call, a
-slice, a macro, arithmetic) makes the answer None, never a guess; that `generation` markers and comments change nothing;
-that template and time are bounded. White space around tags goes as HF transformers sets Jinja up.
-Knows no formats (`formats.py`).
+A format turns messages into segments: control tokens by name, and text that can never become one. `phi` is
+Phi-4-mini's official template, and its tool-enabled form as soon as tools, calls or answers to calls are present;
+`phi-reasoning`, `phi-3.5`, `phi-3` and `phi-4` are the templates of Phi-4-mini-reasoning, Phi-3.5-mini, Phi-3-mini and
+the Phi-4 of 14 billion; `smollm` is SmolLM2's, `chatml` the same without its default system turn.
+Promises the text of the official templates, character by character. A template that is none of these is not run: it is
+a program of unknown origin (`templates.py` reads it). Knows no ids (`rendering.py`), reads nothing back (`reading.py`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
-_MOST_CHARACTERS = 1 << 16
-_OPENING = re.compile(r"\{[{%#]")
-_INSIDE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?[%}]\}|[^'"]""", re.DOTALL)
-_WORD = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<name>[A-Za-z_]\w*)|(?P<number>\d+)|(?P<sign>[=!<>]=|\S))""",
-    re.DOTALL,
+from phi4mini.chat.messages import Message
+from phi4mini.chat.template_reader import TemplateText
+from phi4mini.chat.tools import calls_to_json, to_json
+from phi4mini.chat.turn_parts import said_in
+from phi4mini.errors import BadInput
+from phi4mini.tokenizer import Tokenizer
+
+_END_OF_TEXT = "<|endoftext|>"
+DEFAULT_TOOL_SYSTEM = "You are a helpful assistant with some tools."  # the model card's words
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A control token by its name, or text; `learn`: the assistant must produce it."""
+
+    text: str
+    control: bool = False
+    learn: bool = False
+
+
+class ChatFormat(Protocol):
+    """How one family of models writes a conversation."""
+
+    name: ClassVar[str]
+    stop_tokens: ClassVar[tuple[str, ...]]  # the model has finished its turn
+    call_open: ClassVar[str | None]  # what opens a tool call
+    call_close: ClassVar[str | None]
+    calls_are_tokens: ClassVar[bool]  # those two are control tokens, not text
+    tokens: ClassVar[tuple[str, ...]]  # control tokens of the format, none of which is ever shown as text
+    needs: ClassVar[tuple[str, ...]]  # those without which no conversation can be written
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The conversation as segments. Raises BadInput for what the format has no words for."""
+
+
+def _token(name: str, learn: bool = False) -> Segment:
+    return Segment(name, control=True, learn=learn)
+
+
+def _json_result(content: str) -> str:
+    """A tool's result as JSON: as it is when it is JSON already, else as a JSON string."""
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return to_json(content)
+    return content
+
+
+def uses_tools(messages: Sequence[Message], functions: Sequence[dict[str, Any]]) -> bool:
+    """Whether the tool-enabled form is meant: tools are given, or there are calls or answers to calls."""
+    return bool(functions) or any(message.tool_calls or message.tool_call_id is not None for message in messages)
+
+
+def in_call_order(messages: Sequence[Message]) -> list[Message]:
+    """Results that stand beside each other, in the order of their calls: the model sees no ids, only order.
+
+    A result may stand anywhere after its call. Raises BadInput for one that answers no call before it.
+    """
+    ordered: list[Message] = []
+    calls: dict[str, int] = {}  # id -> its number among all calls so far; of equal ids the last one is meant
+    count = 0
+    ranks: list[int] = []  # of the results at the end of `ordered`
+    for i, message in enumerate(messages):
+        if message.role != "tool" or message.tool_call_id is None:
+            for call in message.tool_calls:
+                calls[call.id] = count = count + 1
+            ranks = []
+            ordered.append(message)
+            continue
+        if message.tool_call_id not in calls:
+            place = message.place or f"messages[{i}]"
+            raise BadInput(f"{place}.tool_call_id {message.tool_call_id!r:.80} answers no call before it")
+        rank = calls[message.tool_call_id]
+        at = bisect_right(ranks, rank)
+        ordered.insert(len(ordered) - len(ranks) + at, message)
+        ranks.insert(at, rank)
+    return ordered
+
+
+class Phi:
+    """Phi-4-mini: `<|role|>content<|end|>`, no line breaks, no default system turn."""
+
+    name: ClassVar[str] = "phi"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = "<|tool_call|>"
+    call_close: ClassVar[str | None] = "<|/tool_call|>"
+    calls_are_tokens: ClassVar[bool] = True
+    tokens: ClassVar[tuple[str, ...]] = (
+        *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"),
+        *("<|tool|>", "<|/tool|>", "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>"),
+    )
+    needs: ClassVar[tuple[str, ...]] = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns; tools at the end of the system turn, which is made when there is none."""
+        with_tools = uses_tools(messages, functions)
+        turns = in_call_order(_with_functions(messages, functions) if functions else messages)
+        return [*self._turns(turns, with_tools), _token("<|assistant|>" if add_generation_prompt else "<|endoftext|>")]
+
+    def _turns(self, messages: Sequence[Message], with_tools: bool) -> list[Segment]:
+        return [segment for message in messages for segment in self._turn(message, with_tools)]
+
+    def _turn(self, message: Message, with_tools: bool) -> list[Segment]:
+        if message.role == "assistant":
+            return [_token("<|assistant|>"), *self._said(message), _token("<|end|>", learn=True)]
+        if message.role == "tool" and with_tools:
+            return [_token("<|tool_response|>"), Segment(_json_result(message.content)), _token("<|end|>")]
+        return [_token(f"<|{message.role}|>"), Segment(message.content), *_tool_list(message.tools), _token("<|end|>")]
+
+    @staticmethod
+    def _said(message: Message) -> list[Segment]:
+        said: list[Segment] = []
+        for part in said_in(message):
+            if isinstance(part, str):
+                said.append(Segment(part, learn=True))
+                continue
+            calls = f"[{', '.join(calls_to_json(part))}{'' if part[-1].broken else ']'}"
+            said += [_token("<|tool_call|>", True), Segment(calls, learn=True), _token("<|/tool_call|>", True)]
+        return said
+
+
+def _tool_list(tools: str | None) -> list[Segment]:
+    return [] if tools is None else [_token("<|tool|>"), Segment(tools), _token("<|/tool|>")]
+
+
+def _with_functions(messages: Sequence[Message], functions: Sequence[dict[str, Any]]) -> list[Message]:
+    """The functions on the first system turn, which is made when the conversation does not begin with one."""
+    if not messages or messages[0].role != "system":
+        messages = [Message("system", DEFAULT_TOOL_SYSTEM), *messages]
+    if messages[0].tools is not None:
+        raise BadInput("messages[0].tools and the tools argument are both given; which one is meant?")
+    return [replace(messages[0], tools=to_json(list(functions))), *messages[1:]]
+
+
+class PhiReasoning(Phi):
+    """Phi-4-mini-reasoning: one system turn that begins with the model's own sentence and takes in all the others."""
+
+    name: ClassVar[str] = "phi-reasoning"
+    system: ClassVar[str] = "Your name is Phi, an AI math expert developed by Microsoft."
+
+    def _turns(self, messages: Sequence[Message], with_tools: bool) -> list[Segment]:
+        head = [_token("<|system|>"), Segment(self.system)]
+        for message in messages:
+            if message.role == "system":
+                head += [Segment(f" {message.content}"), *_tool_list(message.tools)]
+        others = [message for message in messages if message.role != "system"]
+        return [*head, _token("<|end|>"), *super()._turns(others, with_tools)]
+
+
+def _check_plain(format: ChatFormat, messages: Sequence[Message], functions: Sequence[dict[str, Any]]) -> None:
+    """Raises BadInput for tools and for roles that a format of three roles lacks."""
+    if uses_tools(messages, functions):
+        raise BadInput(f"the chat format {format.name!r} has no tools")
+    other = next((message.role for message in messages if message.role not in ("system", "user", "assistant")), None)
+    if other is not None:
+        raise BadInput(f"the chat format {format.name!r} has no turn of role {other!r}")
+
+
+class Phi35:
+    """Phi-3.5-mini: a line break after every token; its template has no tools."""
+
+    name: ClassVar[str] = "phi-3.5"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = None
+    call_close: ClassVar[str | None] = None
+    calls_are_tokens: ClassVar[bool] = False
+    tokens: ClassVar[tuple[str, ...]] = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
+    needs: ClassVar[tuple[str, ...]] = Phi.needs
+    skips_empty_system: ClassVar[bool] = True
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns, a line break after each token. Raises BadInput for tools and roles the template lacks."""
+        _check_plain(self, messages, functions)
+        segments: list[Segment] = []
+        for message in messages:
+            if self.skips_empty_system and message.role == "system" and not message.content:
+                continue  # as the template does
+            learn = message.role == "assistant"
+            segments += [_token(f"<|{message.role}|>"), Segment("\n"), Segment(message.content, learn=learn)]
+            segments += [_token("<|end|>", learn), Segment("\n")]
+        if add_generation_prompt:
+            return [*segments, _token("<|assistant|>"), Segment("\n")]
+        return [*segments, _token("<|endoftext|>")]
+
+
+class Phi3(Phi35):
+    """Phi-3-mini since July 2024: as Phi-3.5, but an empty system turn is written too."""
+
+    name: ClassVar[str] = "phi-3"
+    skips_empty_system: ClassVar[bool] = False
+
+
+class Phi4:
+    """Phi-4, the model of 14 billion: `<|im_start|>role<|im_sep|>content<|im_end|>`; its template has no tools."""
+
+    name: ClassVar[str] = "phi-4"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|im_end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = None
+    call_close: ClassVar[str | None] = None
+    calls_are_tokens: ClassVar[bool] = False
+    tokens: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_sep|>", "<|im_end|>", "<|endoftext|>")
+    needs: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_sep|>", "<|im_end|>")
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns. Raises BadInput for tools and roles the template lacks."""
+        _check_plain(self, messages, functions)
+        segments: list[Segment] = []
+        for message in messages:
+            learn = message.role == "assistant"
+            segments += self._head(message.role)
+            segments += [Segment(message.content, learn=learn), _token("<|im_end|>", learn)]
+        return segments + self._head("assistant") * add_generation_prompt
+
+    @staticmethod
+    def _head(role: str) -> list[Segment]:
+        return [_token("<|im_start|>"), Segment(role), _token("<|im_sep|>")]
+
+
+class ChatML:
+    """ChatML as such: `<|im_start|>role`, a line break, content, `<|im_end|>`, a line break; no default system turn.
+
+    The template has no tools. When there are some, they are described in the system turn and calls are asked for as
+    `<tool_call>{...}</tool_call>`, ordinary text; this is our own convention, close to SmolLM2-1.7B's.
+    """
+
+    name: ClassVar[str] = "chatml"
+    stop_tokens: ClassVar[tuple[str, ...]] = ("<|im_end|>", "<|endoftext|>")
+    call_open: ClassVar[str | None] = "<tool_call>"
+    call_close: ClassVar[str | None] = "</tool_call>"
+    calls_are_tokens: ClassVar[bool] = False
+    tokens: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    needs: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_end|>")
+    system: ClassVar[str | None] = None  # the default system turn
+    tool_words: ClassVar[str] = (
+        "You can call these functions:\n<tools>{}</tools>\nTo call one, answer with its name and arguments as JSON:\n"
+        '<tool_call>{{"name": "function", "arguments": {{"argument": "value"}}}}</tool_call>'
+    )
+
+    def write(
+        self, messages: Sequence[Message], functions: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The turns; tools described in words at the end of the system turn."""
+        turns = in_call_order(messages)
+        if not turns or turns[0].role != "system":
+            default = self.system if self.system is not None and (turns or functions) else "" if functions else None
+            turns = turns if default is None else [Message("system", default), *turns]
+        if functions:
+            words = self.tool_words.format(to_json(list(functions)))
+            said = turns[0].content
+            turns[0] = replace(turns[0], content=f"{said}\n\n{words}" if said else words)
+        segments = [segment for turn in turns for segment in self._turn(turn)]
+        return segments + [_token("<|im_start|>"), Segment("assistant\n")] * add_generation_prompt
+
+    def _turn(self, message: Message) -> list[Segment]:
+        if message.tools is not None:
+            raise BadInput(f"the chat format {self.name!r} takes tools as an argument, not on the system message")
+        said = self._said(message)
+        if message.role == "assistant":
+            body = [Segment("assistant\n"), Segment(said, learn=True), _token("<|im_end|>", learn=True)]
+        else:
+            body = [Segment(f"{message.role}\n{said}"), _token("<|im_end|>")]
+        return [_token("<|im_start|>"), *body, Segment("\n")]
+
+    def _said(self, message: Message) -> str:
+        """Texts and calls; a call begins a line."""
+        said = ""
+        for part in said_in(message, self.call_open or ""):
+            if isinstance(part, str):
+                said += part
+                continue
+            for call in calls_to_json(part):
+                said += ("\n" if said and not said.endswith("\n") else "") + f"{self.call_open}{call}{self.call_close}"
+        return said
+
+
+class SmolLM(ChatML):
+    """SmolLM2: ChatML with a default system turn."""
+
+    name: ClassVar[str] = "smollm"
+    system: ClassVar[str | None] = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+
+_ALL: tuple[ChatFormat, ...] = (Phi(), PhiReasoning(), Phi35(), Phi3(), Phi4(), ChatML(), SmolLM())
+_FORMATS: dict[str, ChatFormat] = {format.name: format for format in _ALL}
+
+# sha256 of the official templates; some files write a line break as backslash and n, which means the same to Jinja
+_TEMPLATES = {
+    "febf589225c9728ab791f52e8897d7607a823d45368f0a4c92fa68997b40cce9": "phi",
+    "cbb504cb43fec3f8877d709d9f7a729441e56f41cb4fddd382675fab35de7fe1": "phi-reasoning",
+    "78d976a442bcde2f0be15aafbb8e3050e1104f86732266f68403251b89982a90": "phi-3.5",
+    "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": "smollm",
+}
+_ASKED: tuple[tuple[tuple[str, str], ...], ...] = (  # conversations that tell the formats apart
+    (("user", "A"),),
+    (("user", ""),),
+    (("system", "S"), ("user", "A")),
+    (("system", ""), ("user", "A")),
+    (("user", "A"), ("assistant", "B")),
+    (("user", "A"), ("assistant", ""), ("user", "C")),
+    (("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C")),
 )
-_FIELD = re.compile(r"NAME(?:\.NAME|\[TEXT\])")
-_FIRST = re.compile(r"NAME\[NUMBER\](?:\.NAME|\[TEXT\])")
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
-_SILENT = ("generation", "endgeneration")
-_PROMPT = "add_generation_prompt"
-_THERE = (" is not none", " is defined")
-_TAKEN = ("messages", "loop", "tools", _PROMPT)  # names that stand for something already
-_NO_PROMPT = (f"not{_PROMPT}isdefined", f"{_PROMPT}isnotdefined")  # conditions under which it gets a default
-
-_Words = list[tuple[str, str]]  # (kind, text) of each word inside a tag
-Turn = tuple[str, str]  # role and content
 
 
-class _Unclear(Exception):
-    """The template does something that is not followed here."""
+def format_names() -> tuple[str, ...]:
+    """The names of all formats."""
+    return tuple(_FORMATS)
 
 
-@dataclass
-class _Loop:
-    """`for name in messages`."""
-
-    name: str
-    body: list[_Node] = field(default_factory=list)
-
-
-@dataclass
-class _Choice:
-    """An if with its elifs and else (whose condition is empty)."""
-
-    branches: list[tuple[_Words, list[_Node]]]
+def format_named(name: str) -> ChatFormat:
+    """The format with this name. Raises BadInput listing the known ones."""
+    if name not in _FORMATS:
+        raise BadInput(f"unknown chat format {name!r}; known: {', '.join(_FORMATS)}")
+    return _FORMATS[name]
 
 
-@dataclass(frozen=True)
-class _Put:
-    """Text, or the words of an expression; with a `name` the expression is what that variable stands for."""
-
-    value: str | _Words
-    name: str = ""
+def format_of_template(template: str | None) -> str | None:
+    """The name of the format whose official template this is; None for any other, which is never run."""
+    text = (template or "").replace("\r\n", "\n").strip().replace("\\n", "\n")
+    return _TEMPLATES.get(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
 
 
-_Node = _Loop | _Choice | _Put
+def format_read_from(template: str) -> str | None:
+    """The name of the format that writes plain conversations as this template does, as far as reading it can tell.
+
+    None where a template does anything that is not followed: it is then no known format.
+    """
+    read = TemplateText(template)
+    return next((format.name for format in _ALL if all(_writes_as(format, read, turns) for turns in _ASKED)), None)
 
 
-@dataclass(frozen=True)
-class _State:
-    """Where in a conversation the reading is."""
-
-    turns: Sequence[Turn]
-    prompt: bool
-    variables: Mapping[str, str]
-    message: str = ""  # the loop's variable
-    turn: Turn | None = None
-    first: bool = False
-
-
-class TemplateText:
-    """A template that has been read; `of` says what it writes."""
-
-    def __init__(self, template: str) -> None:
-        self._tree: list[_Node] | None = None
-        if len(template) <= _MOST_CHARACTERS:
-            with suppress(_Unclear, RecursionError):
-                self._tree = _tree(template.replace("\r\n", "\n").replace("\r", "\n"))
-
-    def of(self, turns: Sequence[Turn], add_generation_prompt: bool, **variables: str) -> str | None:
-        """What it writes for a conversation (role and content of each turn, no tools); None where that is not clear.
-
-        `variables`: such as eos_token; one that is used and not given makes the answer None.
-        """
-        with suppress(_Unclear, RecursionError):
-            return None if self._tree is None else _write(self._tree, _State(turns, add_generation_prompt, variables))
-        return None
-
-
-# ---- writing
-
-
-def _write(nodes: Sequence[_Node], state: _State) -> str:
-    written = []
-    for node in nodes:
-        if isinstance(node, _Put) and node.name:
-            if isinstance(node.value, str) or node.name == state.message:
-                raise _Unclear
-            made = _expression(node.value, state)
-            state = replace(state, variables={**state.variables, node.name: made})
-        elif isinstance(node, _Put):
-            written.append(node.value if isinstance(node.value, str) else _expression(node.value, state))
-        elif isinstance(node, _Loop):
-            if state.turn is not None or node.name in state.variables:
-                raise _Unclear
-            for i, turn in enumerate(state.turns):
-                inside = replace(state, message=node.name, turn=turn, first=i == 0)
-                written.append(_write(node.body, inside))
-        else:
-            taken = (body for condition, body in node.branches if _holds(condition, state))
-            written.append(_write(next(taken, ()), state))
-    return "".join(written)
-
-
-def _expression(words: _Words, state: _State) -> str:
-    """Texts and fields joined by + or ~. `raise_exception(...)` is for conversations that are not asked about."""
-    if words and words[0][1] == "raise_exception":
-        raise _Unclear
-    return "".join(_operand(operand, state) for operand in _split(words, "+", "~"))
-
-
-def _operand(words: _Words, state: _State) -> str:
-    if len(words) == 1:
-        kind, value = words[0]
-        if kind == "NAME" and value not in state.variables:
-            raise _Unclear
-        return value if kind == "TEXT" else state.variables[value] if kind == "NAME" else _unclear()
-    if inner := _within_brackets(words):
-        return _expression(inner, state)
-    kinds = "".join(kind for kind, _ in words)
-    turn = None
-    if _FIELD.fullmatch(kinds) and words[0][1] == state.message:
-        turn = state.turn
-    elif _FIRST.fullmatch(kinds) and words[0][1] == "messages" and words[2][1] == "0" and state.turns:
-        turn = state.turns[0]
-    name = words[-1 if kinds.endswith("NAME") else -2][1] if turn else ""
-    if turn is None or name not in ("role", "content"):
-        raise _Unclear
-    return turn[0] if name == "role" else turn[1]
-
-
-def _holds(words: _Words, state: _State) -> bool:
-    """Whether a condition holds; an empty one is an else."""
-    if not words:
-        return True
-    if len(alternatives := list(_split(words, "or"))) > 1:
-        return any(_holds(part, state) for part in alternatives)
-    if len(parts := list(_split(words, "and"))) > 1:
-        return all(_holds(part, state) for part in parts)
-    if inner := _within_brackets(words):
-        return _holds(inner, state)
-    if words[0] == ("NAME", "not"):
-        return not _holds(words[1:], state)
-    for sign, wanted in (("==", True), ("!=", False)):
-        if len(sides := list(_split(words, sign))) == 2:
-            return (_operand(sides[0], state) == _operand(sides[1], state)) is wanted
-    return _is_there(words, state)
-
-
-def _is_there(words: _Words, state: _State) -> bool:
-    """Conditions without a comparison: no message has tools, every one has text."""
-    said, message = _said(words), state.message
-    if said == _PROMPT:
-        return state.prompt
-    if said == "loop.first" and state.turn is not None:
-        return state.first
-    if said in ("tools", f"'tools' in {message}", *(f"{message}.tools{rest}" for rest in ("", *_THERE))):
+def _writes_as(format: ChatFormat, template: TemplateText, turns: tuple[tuple[str, str], ...]) -> bool:
+    """Equal with a generation prompt; without one, but for an end-of-text token that only training sees."""
+    messages = [Message(role, content) for role, content in turns]
+    theirs = [template.of(turns, prompt, eos_token=_END_OF_TEXT) for prompt in (True, False)]
+    ours = ["".join(part.text for part in format.write(messages, (), prompt)) for prompt in (True, False)]
+    if theirs[0] != ours[0] or theirs[1] is None:
         return False
-    if said in (f"{_PROMPT} is defined", f"{message}.content is string"):
-        return True
-    if said.endswith(_THERE):
-        return _operand(words[: -2 if said.endswith("defined") else -3], state) is not None
-    return bool(_operand(words, state))
+    return theirs[1].removesuffix(_END_OF_TEXT) == ours[1].removesuffix(_END_OF_TEXT)
 
 
-def _said(words: _Words) -> str:
-    """Words in one spelling: `m['a']` is `m.a`."""
-    text = " ".join(repr(value) if kind == "TEXT" else value for kind, value in words)
-    return re.sub(r" \[ '(\w+)' \]| \. (\w+)", lambda found: f".{found[1] or found[2]}", text)
+def format_of_tokenizer(tokenizer: Tokenizer) -> ChatFormat:
+    """The format that the control tokens alone make certain: Phi-4-mini's, by its tool tokens.
+
+    Raises BadInput for any other tokenizer: `<|im_start|>` or `<|user|>` do not say how a turn is written.
+    """
+    if lacking(Phi.tokens, tokenizer) or any(tokenizer.added_token(token) for token in Phi4.needs):
+        raise BadInput("this model's control tokens make no chat format certain; name one with format=")
+    return _FORMATS["phi"]
 
 
-def _unclear() -> str:
-    raise _Unclear
-
-
-# ---- words
-
-
-def _words(body: str) -> _Words:
-    """(kind, text) of every word: TEXT with its escapes resolved, NAME, NUMBER, or a sign as its own kind."""
-    words = []
-    for found in _WORD.finditer(body.strip()):
-        kind = found.lastgroup or ""
-        value = found[kind]
-        words.append((value if kind == "sign" else kind.upper(), _unescaped(value) if kind == "text" else value))
-    return words
-
-
-def _unescaped(quoted: str) -> str:
-    def meant(found: re.Match[str]) -> str:
-        return _ESCAPES.get(found[1]) or _unclear()
-
-    return re.sub(r"\\(.)", meant, quoted[1:-1], flags=re.DOTALL)
-
-
-def _split(words: _Words, *at: str) -> Iterator[_Words]:
-    """The parts between these signs or names, outside brackets."""
-    depth = 0
-    part: _Words = []
-    for kind, value in words:
-        depth += (kind in ("(", "[", "{")) - (kind in (")", "]", "}"))
-        if not depth and kind != "TEXT" and value in at:
-            yield part
-            part = []
-        else:
-            part.append((kind, value))
-    yield part
-
-
-def _within_brackets(words: _Words) -> _Words:
-    """What one pair of brackets around everything encloses; else nothing."""
-    if len(words) < 3 or words[0][0] != "(" or words[-1][0] != ")":
-        return []
-    depth = 0
-    for kind, _ in words[1:-1]:
-        depth += (kind in ("(", "[", "{")) - (kind in (")", "]", "}"))
-        if depth < 0:
-            return []  # `(a) + (b)`
-    return words[1:-1]
-
-
-# ---- the tree
-
-
-def _tree(template: str) -> list[_Node]:
-    """The nodes of a template. Raises `_Unclear` for a tag that is not followed here."""
-    root: list[_Node] = []
-    open_nodes: list[tuple[_Node | None, list[_Node]]] = [(None, root)]
-    for kind, body in _parts(template):
-        if kind == "text":
-            open_nodes[-1][1].append(_Put(body))
-        elif kind == "{{":
-            open_nodes[-1][1].append(_Put(_words(body)))
-        elif kind == "{%":
-            _take(_words(body), open_nodes)
-        elif kind != "{#":
-            raise _Unclear
-    if len(open_nodes) != 1:
-        raise _Unclear
-    return root
-
-
-def _take(words: _Words, open_nodes: list[tuple[_Node | None, list[_Node]]]) -> None:
-    """One `{% ... %}`: it opens a node, goes on in one, or closes it."""
-    tag, node = (words[0][1] if words else ""), open_nodes[-1][0]
-    if tag in ("elif", "else", "endif") and isinstance(node, _Choice):
-        open_nodes.pop()
-        if tag != "endif":
-            node.branches.append((words[1:], []))
-            open_nodes.append((node, node.branches[-1][1]))
-    elif tag == "endfor" and isinstance(node, _Loop):
-        open_nodes.pop()
-    elif tag == "if":
-        choice = _Choice([(words[1:], [])])
-        open_nodes[-1][1].append(choice)
-        open_nodes.append((choice, choice.branches[0][1]))
-    elif tag == "for" and [value for _, value in words[2:]] == ["in", "messages"] and words[1][1] not in _TAKEN:
-        loop = _Loop(words[1][1])
-        open_nodes[-1][1].append(loop)
-        open_nodes.append((loop, loop.body))
-    elif tag == "set" and len(words) > 3 and words[2][0] == "=":
-        _set(words[1][1], words[3:], node, open_nodes[-1][1])
-    elif tag not in _SILENT:
-        raise _Unclear
-
-
-def _set(name: str, value: _Words, node: _Node | None, body: list[_Node]) -> None:
-    """A variable. One that is set in a branch would outlive it, which is not followed, but for the usual default."""
-    if isinstance(node, _Choice):
-        if "".join(word for _, word in node.branches[-1][0]).strip("()") not in _NO_PROMPT or name != _PROMPT:
-            raise _Unclear
-    elif name in _TAKEN:
-        raise _Unclear
-    else:
-        body.append(_Put(value, name))
-
-
-# ---- text and tags
-
-
-def _parts(template: str) -> Iterator[tuple[str, str]]:
-    """("text" | "{{" | "{%" | "{#" | "?", body) one after the other, white space around tags gone as Jinja takes it."""
-    template = template.removesuffix("\n")
-    at, strip, fresh = 0, False, True  # strip: the tag before takes white space; fresh: the text begins a line
-    while True:
-        found = _OPENING.search(template, at)
-        text = template[at : found.start()] if found else template[at:]
-        if strip:
-            text = text.lstrip()
-        if found is None:
-            yield "text", text
-            return
-        kind, end = found[0], _end_of(template, found)
-        if end is None:
-            yield "?", ""
-            return
-        first, last = template[found.end() : found.end() + 1], template[end - 3]
-        yield "text", _before(text, kind, first, fresh)
-        yield kind, template[found.end() + (first in ("-", "+")) : end - 2 - (last in ("-", "+"))]
-        at, strip, fresh = end, last == "-", False
-        if kind != "{{" and last != "+" and template.startswith("\n", at):
-            at, fresh = at + 1, True  # trim_blocks
-
-
-def _before(text: str, kind: str, sign: str, fresh: bool) -> str:
-    """The text before a tag: `-` takes all white space, and a tag alone on its line the blanks before it."""
-    if sign == "-":
-        return text.rstrip()
-    if kind == "{{" or sign == "+":
-        return text
-    line = text.rpartition("\n")
-    alone = not line[2].strip() and (line[1] or fresh)
-    return line[0] + line[1] if alone else text  # lstrip_blocks
-
-
-def _end_of(template: str, opening: re.Match[str]) -> int | None:
-    """Where the tag that begins there ends; a closing mark inside a string does not end it. None: nowhere."""
-    if opening[0] == "{#":
-        end = template.find("#}", opening.end())
-        return None if end < 0 else end + 2
-    closing = "}}" if opening[0] == "{{" else "%}"
-    at = opening.end()
-    while found := _INSIDE.match(template, at):
-        at = found.end()
-        if found[0].endswith(closing) and found[0][0] not in "'\"":
-            return at
-    return None
+def lacking(tokens: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Those of a format's tokens that the tokenizer does not have as tokens of their own."""
+    return [token for token in tokens if tokenizer.added_token(token) is None]

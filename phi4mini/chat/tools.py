@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from phi4mini.chat.json_text import to_json as to_json
 from phi4mini.chat.messages import ToolCall
-from phi4mini.chat.written import to_json as to_json
 from phi4mini.errors import BadInput
 
 

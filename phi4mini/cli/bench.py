@@ -23,7 +23,7 @@ from phi4mini.errors import BadInput
 if TYPE_CHECKING:
     from phi4mini.engine.engine import Engine
     from phi4mini.engine.request import Request
-    from phi4mini.llm import Model
+    from phi4mini.llm.model import Model
 
 
 _MANY = click.IntRange(min=1)
@@ -114,8 +114,8 @@ def random_prompt(engine: Engine, prompt: int, new: int, depth: int, seed: int) 
     """
     import numpy as np
 
-    from phi4mini.engine.params import SamplingParams
     from phi4mini.engine.request import Request
+    from phi4mini.engine.sample.params import SamplingParams
     from phi4mini.errors import TooLong
 
     total = depth + prompt + new + 1

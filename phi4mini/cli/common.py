@@ -19,14 +19,14 @@ from phi4mini.cli.logs import is_json
 from phi4mini.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
-    from phi4mini.llm import Model
+    from phi4mini.llm.model import Model
 
 _log = logging.getLogger(__name__)
 
 
 def open_model(values: Mapping[str, Any]) -> Model:
     """The model that `engine_options` name, with progress on stderr."""
-    from phi4mini.llm import load
+    from phi4mini.llm.model import load
 
     note_threads(values["threads"])
     with Progress() as progress:

@@ -142,7 +142,7 @@ def _kernels() -> Finding:
     import numpy as np
 
     from phi4mini.files import cache_home
-    from phi4mini.formats import FORMATS, quantize
+    from phi4mini.formats.matrix import FORMATS, quantize
 
     folder = cache_home() / "kernels"
     numbers = np.linspace(-1, 1, 16 * 64, dtype=np.float32).reshape(16, 64)
@@ -158,7 +158,7 @@ def _try_engine() -> str | None:
     import numpy as np
 
     from phi4mini.engine.engine import Engine
-    from phi4mini.reference import forward
+    from phi4mini.model.reference import forward
 
     weights = tiny_weights()
     engine = Engine(weights, kv="f32", ctx=64)
@@ -173,9 +173,9 @@ def tiny_weights() -> Any:
     """Random weights of a one-layer Llama: 32 tokens, 64 wide."""
     import numpy as np
 
-    from phi4mini.config import Config
-    from phi4mini.formats import FORMATS, quantize
-    from phi4mini.weights.arrays import LayerWeights, Weights
+    from phi4mini.formats.matrix import FORMATS, quantize
+    from phi4mini.model.arrays import LayerWeights, Weights
+    from phi4mini.model.config import Config
 
     config = Config.from_json(
         {

@@ -14,7 +14,7 @@ from phi4mini.errors import BadInput, NotFound
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from phi4mini.config import Config
+    from phi4mini.model.config import Config
     from phi4mini.weights.resolve import Source
 
 _USUAL_CTX = 4096
@@ -28,8 +28,8 @@ _USUAL_CTX = 4096
 @json_option
 def estimate(model: str, quant: str | None, kv: Any, ctx_size: int | None, as_json: bool) -> None:
     """Weights, KV cache, compute buffers, and the largest context that fits. Nothing is loaded or fetched."""
-    from phi4mini.estimate import estimate as estimated
     from phi4mini.kernels.cpu import cpu
+    from phi4mini.llm.estimate import estimate as estimated
 
     config, weights, recipe = _config_and_weights(model, quant)
     ctx = ctx_size or min(_USUAL_CTX, config.max_position_embeddings)
@@ -53,11 +53,11 @@ def _config_and_weights(name: str, quant: str | None) -> tuple[Config, int, str]
     """The config, the bytes of the weights (exact for a store or a GGUF, by the recipe for everything else), and the
     recipe.
     """
-    from phi4mini.estimate import recipe_formats, weight_bytes
-    from phi4mini.weights.convert import contents_of
+    from phi4mini.llm.estimate import recipe_formats, weight_bytes
     from phi4mini.weights.load import USUAL, check_recipe, open_checkpoint
     from phi4mini.weights.resolve import resolve
-    from phi4mini.weights.store import open_store
+    from phi4mini.weights.store.convert import contents_of
+    from phi4mini.weights.store.store import open_store
 
     source = resolve(name)
     if source.kind == "store" and source.path is not None:
@@ -75,8 +75,8 @@ def _config_and_weights(name: str, quant: str | None) -> tuple[Config, int, str]
 
 def _origin(source: Source) -> Path | None:
     """The file or folder of a model on this machine; None for those whose config is known without."""
-    from phi4mini.weights.demo import demo_gguf
-    from phi4mini.weights.hub_gguf import fetch
+    from phi4mini.weights.sources.demo import demo_gguf
+    from phi4mini.weights.sources.hub_gguf import fetch
 
     if source.kind == "demo":
         return demo_gguf(offline=True)
@@ -93,8 +93,8 @@ def _config(source: Source, folder: Path | None) -> Config:
     """From config.json alone; Phi-4-mini's is known."""
     from dataclasses import replace
 
-    from phi4mini.config import Config
-    from phi4mini.weights.folder import read_json
+    from phi4mini.model.config import Config
+    from phi4mini.weights.checkpoints.folder import read_json
 
     if source.kind == "synthetic":
         return replace(Config.phi4_mini(), num_layers=source.layers)

@@ -23,7 +23,7 @@ from phi4mini.cli.options import (
 
 if TYPE_CHECKING:
     from phi4mini.weights.library import ModelFile
-    from phi4mini.weights.store import OpenModel
+    from phi4mini.weights.store.store import OpenModel
 
 
 @command()
@@ -118,7 +118,7 @@ def _date(seconds: float) -> str:
 def show(name: str, quant: str | None, verify: bool, as_json: bool) -> None:
     """Show what a model on this machine is made of."""
     from phi4mini.weights.load import ensure_store
-    from phi4mini.weights.store import open_store
+    from phi4mini.weights.store.store import open_store
 
     opened = open_store(ensure_store(name, quant, offline=True))
     if verify:
@@ -137,7 +137,7 @@ def show(name: str, quant: str | None, verify: bool, as_json: bool) -> None:
 
 
 def _facts(opened: OpenModel) -> dict[str, Any]:
-    from phi4mini.weights.arrays import row_formats
+    from phi4mini.model.arrays import row_formats
 
     config = opened.config
     formats: dict[str, int] = {}

@@ -118,7 +118,7 @@ _SAMPLING_NAMES = {  # option -> keyword of Model
 
 def sampling(values: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of Model.stream from the values of `sampling_options` and --rope, checked before any model opens."""
-    from phi4mini.runs import parameters
+    from phi4mini.llm.run import parameters
 
     chosen = {ours: values[name] for name, ours in _SAMPLING_NAMES.items() if values[name] is not None}
     chosen["rope"] = values["rope"]

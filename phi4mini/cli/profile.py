@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from phi4mini.engine.engine import Engine
     from phi4mini.engine.profile import Split, Step, Watch
     from phi4mini.engine.request import Request
-    from phi4mini.llm import Model
+    from phi4mini.llm.model import Model
 
 
 @dataclass

@@ -16,7 +16,7 @@ from phi4mini.cli.options import command, engine_options, given, options
 from phi4mini.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
-    from phi4mini.llm import Model
+    from phi4mini.llm.model import Model
     from phi4mini.server.service import Service
     from phi4mini.server.settings import Settings
 
@@ -87,7 +87,7 @@ def serve(**values: Any) -> int:
     """Serve the chat page at / and the API at /v1."""
     from phi4mini.cli.logs import use_json
     from phi4mini.cli.supervise import supervise
-    from phi4mini.server.listener import bind
+    from phi4mini.server.http.listener import bind
 
     if values["as_json"]:
         use_json()
@@ -117,7 +117,7 @@ def _serve(settings: Settings, listener: socket.socket, values: dict[str, Any]) 
     """Until it is told to stop."""
     faulthandler.enable()  # a crash of native code says on stderr where it was
     try:
-        from phi4mini.server.main import serve as run
+        from phi4mini.server.run import serve as run
         from phi4mini.server.service import Service
     except ModuleNotFoundError as error:
         raise NotFound(f"serving needs {error.name}; install it with: pip install 'phi4mini[serve]'") from None
@@ -166,7 +166,7 @@ def _keys(path: Path | None) -> list[str]:
 def _opener(values: dict[str, Any]) -> Callable[[], Model]:
     """Opens the model, now and after each time it was given back."""
     from phi4mini.files import cache_home
-    from phi4mini.llm import load
+    from phi4mini.llm.model import load
 
     cache = (cache_home() / "prefix", int(values["prefix_cache_size"] * 1e9)) if values["prefix_cache"] else None
 

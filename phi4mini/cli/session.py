@@ -17,8 +17,8 @@ from phi4mini.errors import BadInput, Phi4MiniError, TooLong
 
 if TYPE_CHECKING:
     from phi4mini.cli.markdown import Printer
-    from phi4mini.llm import Model
-    from phi4mini.results import Reply
+    from phi4mini.llm.model import Model
+    from phi4mini.llm.results import Reply
 
 _HELP = """/help              this list
 /clear             forget the conversation; the system message stays
@@ -112,7 +112,7 @@ class Session:
         say(f"{name} = {self.sampling[name]!r}")
 
     def _checked(self, sampling: dict[str, Any]) -> dict[str, Any]:
-        from phi4mini.runs import parameters
+        from phi4mini.llm.run import parameters
 
         parameters(sampling)
         return sampling

@@ -33,7 +33,7 @@ def tokenize(
     as_json: bool,
 ) -> None:
     """Text (argument, -f or stdin) as token ids, one line a token: id, then the token's text in quotes."""
-    from phi4mini.llm import load_tokenizer
+    from phi4mini.llm.model import load_tokenizer
 
     given = _one_text(text, path)
     tokenizer, _ = load_tokenizer(model, offline, chat_format)
@@ -91,7 +91,7 @@ def render(
     The JSON is a list of messages, or an object with messages and, if there are any, tools.
     """
     from phi4mini import chat
-    from phi4mini.llm import load_tokenizer
+    from phi4mini.llm.model import load_tokenizer
 
     messages, listed = _conversation(read_json(path))
     if tools is not None:

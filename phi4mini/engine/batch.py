@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from phi4mini.config import Config
-from phi4mini.engine.forward import Batch
+from phi4mini.engine.compute.forward import Batch
 from phi4mini.engine.request import Request
 from phi4mini.kernels.kv import PAGE
+from phi4mini.model.config import Config
 
 Chosen = list[tuple[Request, int]]  # who takes part in a pass, with how many rows
 

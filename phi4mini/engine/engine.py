@@ -15,25 +15,25 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from phi4mini.config import RopeMode
 from phi4mini.engine.batch import gather, wanted_rows
-from phi4mini.engine.budget import kv_budget
-from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS
-from phi4mini.engine.cache import Content, Pages, Prefix
-from phi4mini.engine.disk import CacheFolder, Disk
+from phi4mini.engine.cache.budget import kv_budget
+from phi4mini.engine.cache.disk import CacheFolder, Disk
+from phi4mini.engine.cache.pages import Content, Pages, Prefix
+from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS
+from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.dispatch import Dispatcher
-from phi4mini.engine.draw import draw
-from phi4mini.engine.forward import Network
-from phi4mini.engine.load import Load
-from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Finish, PromptLogprob, Request, Token
-from phi4mini.engine.sampling import token_logprobs, top_logprobs
-from phi4mini.engine.scheduler import Scheduler
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.engine.sample.sampling import token_logprobs, top_logprobs
+from phi4mini.engine.schedule.scheduler import Scheduler
 from phi4mini.engine.scoring import Rows, score
+from phi4mini.engine.status import Load
+from phi4mini.engine.verify import draw
 from phi4mini.errors import BadInput, NumericalError, Phi4MiniError, TooLong
 from phi4mini.kernels.cpu import cpu
-from phi4mini.kernels.pool import Pool
-from phi4mini.weights.arrays import Weights
+from phi4mini.kernels.threads.pool import Pool
+from phi4mini.model.arrays import Weights
+from phi4mini.model.config import RopeMode
 
 
 class Engine:

@@ -4,8 +4,9 @@
         watch.on = True
         engine.step()
 
-Thread 0 notes the machine's time counter before each call of a program (kernels/pool.py), so an operation's time holds
-the wait for the slower threads at its end, and the operations of a pass leave no gap. The counter's rate is found from
+Thread 0 notes the machine's time counter before each call of a program (kernels/threads/pool.py), so an operation's
+time holds the wait for the slower threads at its end, and the operations of a pass leave no gap. The counter's rate is
+found from
 wall time over the same passes. Its tick is a fraction of a nanosecond on x86; on ARM it is CNTVCT_EL0, 1 to 40 ns,
 which says little about operations of a microsecond: `Watch.tick` has what this machine gives.
 
@@ -24,12 +25,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from phi4mini.config import Config
+from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.forward import Network
-from phi4mini.formats import Matrix
-from phi4mini.kernels.pool import Call, Pool, Program
-from phi4mini.weights.arrays import pieces
+from phi4mini.formats.matrix import Matrix
+from phi4mini.kernels.threads.pool import Call, Pool, Program
+from phi4mini.model.arrays import pieces
+from phi4mini.model.config import Config
 
 NAMES = {  # kernels that are no product, as people call them
     "rmsnorm": "norm",

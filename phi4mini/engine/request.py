@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from phi4mini.config import Config, RopeMode, RopeSet
-from phi4mini.engine.params import SamplingParams
-from phi4mini.engine.sampling import History
-from phi4mini.engine.speculate import Guesser
+from phi4mini.engine.guess.lookup import Guesser
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.engine.sample.sampling import History
+from phi4mini.model.config import Config, RopeMode, RopeSet
 
 if TYPE_CHECKING:
-    from phi4mini.engine.cache import Node
-    from phi4mini.engine.constraint import Constraint
+    from phi4mini.engine.cache.pages import Node
+    from phi4mini.engine.sample.constraint import Constraint
 
 Finish = Literal["stop", "length", "abort", "error"]
 TopLogprobs = list[tuple[int, float]]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from phi4mini.engine.batch import gather
-from phi4mini.engine.buffers import MAX_OUTPUTS, MAX_ROWS, rows_that_fit
-from phi4mini.engine.cache import Pages
-from phi4mini.engine.forward import Network
+from phi4mini.engine.cache.pages import Pages
+from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS, rows_that_fit
+from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.request import Request
 from phi4mini.errors import NumericalError
 

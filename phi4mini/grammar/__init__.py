@@ -7,7 +7,7 @@ constraint depends on nothing but its own grammar and the ids it was given. Know
 
 from __future__ import annotations
 
-from phi4mini.grammar.forms import BadForm, Form
+from phi4mini.grammar.answer_form import BadForm, Form
 from phi4mini.grammar.grammars import Constraint, Grammars
 
 __all__ = ["BadForm", "Constraint", "Form", "Grammars"]

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from phi4mini.errors import BadInput
-from phi4mini.grammar.forms import BadForm, Form
+from phi4mini.grammar.answer_form import BadForm, Form
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,9 +119,9 @@ class Grammars:
         `name.properties.x.uniqueItems`, is added to `dropped`, or logged where there is no such list. Raises BadInput:
         no tools, a name that is not among them, a format without tools, a strict schema that cannot be followed.
         """
-        from phi4mini.grammar import calls
+        from phi4mini.grammar import tool_calls
 
-        functions = calls.chosen(tools, required)
+        functions = tool_calls.chosen(tools, required)
         asked: dict[str, Any] = {"required": required, "parallel": parallel}
         for follow in (_hope, self._follow):  # together, which is quick; if that fails, each alone before
             places: list[str] = []
@@ -138,7 +138,7 @@ class Grammars:
             if all(function.strict for function in functions):
                 raise failed
             places += [function.name for function in functions if not function.strict]
-            arguments = [one if f.strict else calls.FREE for f, one in zip(functions, arguments, strict=True)]
+            arguments = [one if f.strict else tool_calls.FREE for f, one in zip(functions, arguments, strict=True)]
             made = self._calls(functions, arguments, chat_format, **asked)
         _tell("the tools' schemas", places, dropped)
         return made
@@ -151,15 +151,15 @@ class Grammars:
             raise BadForm(str(error)) from None
 
     def _calls(self, functions: Any, arguments: Any, chat_format: str, **asked: Any) -> Constraint:
-        from phi4mini.grammar import calls, schema
+        from phi4mini.grammar import schema, tool_calls
 
         schema.check_bounds(arguments)  # each has been seen alone
-        source = calls.grammar(self._tokenizer, functions, arguments, chat_format, **asked)
+        source = tool_calls.grammar(self._tokenizer, functions, arguments, chat_format, **asked)
         return self._compiled(source, "the tools' schemas")
 
     def _follow(self, prepared: Mapping[str, Any]) -> None:
         """Raises `Unfollowed` for a schema that llguidance does not compile."""
-        from phi4mini.grammar.mending import Unfollowed
+        from phi4mini.grammar.schema_mending import Unfollowed
 
         try:
             self._compiled(json.dumps({"grammars": [{"json_schema": prepared}]}), "the schema")
@@ -169,16 +169,16 @@ class Grammars:
     def _built(self) -> LLTokenizer:
         with self._lock:
             if self._trie is None:
-                from phi4mini.grammar import trie
+                from phi4mini.grammar import vocabulary
 
-                self._trie = trie.build(self._tokenizer, self._vocab_size, self._end_ids)
+                self._trie = vocabulary.build(self._tokenizer, self._vocab_size, self._end_ids)
             return self._trie
 
     def _compiled(self, source: str, what: str) -> Constraint:
         trie = self._built()
-        from phi4mini.grammar import matching
+        from phi4mini.grammar import constraint
 
-        return matching.compiled(trie, source, what, self._end_ids)
+        return constraint.compiled(trie, source, what, self._end_ids)
 
 
 def _hope(prepared: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """JSON schemas before they are compiled: the bounds, the references, and how the JSON is spaced.
 
 Promises that a schema which passes costs under a second to compile and that one which does not is a `BadInput` naming
-the bound; that nothing is fetched; that what has only endless values is refused (`finite.py`). What the keywords mean
-is llguidance's business, once `keywords.py` has put them in its words; an unknown one is an annotation.
+the bound; that nothing is fetched; that what has only endless values is refused (`schema_ends.py`). What the keywords
+mean is llguidance's business, once `schema_keywords.py` has put them in its words; an unknown one is an annotation.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from phi4mini.chat.tools import to_json
 from phi4mini.errors import BadInput
-from phi4mini.grammar import finite
-from phi4mini.grammar.keywords import Walk
+from phi4mini.grammar import schema_ends
+from phi4mini.grammar.schema_keywords import Walk
 
 MOST_BYTES = 256 << 10
 MOST_PATTERN = 4096  # characters of one regular expression
@@ -85,7 +85,7 @@ def prepared(schema: object, dropped: list[str] | None = None, exclusive: bool =
         raise BadInput(f"the schema has {size} bytes; at most {MOST_BYTES} are possible")
     walk = Walk(schema, dropped, exclusive)
     followed = walk.followed()
-    finite.check(followed)
+    schema_ends.check(followed)
     return {**followed, "x-guidance": {**SPACING, **(_ONE_SPELLING if walk.names_by_pattern else {})}}
 
 

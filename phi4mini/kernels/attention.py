@@ -22,9 +22,9 @@ import operator
 from collections.abc import Callable
 from itertools import product
 
+from phi4mini.kernels.activations import BLOCK, SINK_FIELDS, sink_types, store_block
 from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout, query_type
-from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, Var, kernel, vec
-from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, sink_types, store_block
+from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, Var, kernel, vec
 
 TILE_WORDS = 4  # of a tile, i64: first row, number of rows, position of the first row, address of its page table (i32)
 LOW = -1e30  # smaller than any score, and finite: differences stay numbers

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phi4mini.formats import FORMATS, LANES, LINE, Format
+from phi4mini.formats.matrix import FORMATS, LANES, LINE, Format
+from phi4mini.kernels.activations import SINK_FIELDS, sink_types
 from phi4mini.kernels.cpu import cpu
-from phi4mini.kernels.lang import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
-from phi4mini.kernels.quantize import SINK_FIELDS, sink_types
+from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
 
 FEW = 8  # rows whose accumulators registers hold; a pass of so few rows streams every matrix once
 SMALL_PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, half of the smallest L1

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from phi4mini.kernels.lang import F32, I64, Kernel, V, kernel, vec
-from phi4mini.kernels.quantize import (
+from phi4mini.kernels.activations import (
     BLOCK,
     SINK_FIELDS,
     pairs_of_blocks,
@@ -16,6 +15,7 @@ from phi4mini.kernels.quantize import (
     store_block,
     store_fine,
 )
+from phi4mini.kernels.lang.kernel import F32, I64, Kernel, V, kernel, vec
 
 
 @kernel("x:f32[] stride:int weight:f32[] eps:float rows:i64[] " + SINK_FIELDS, sink_types)

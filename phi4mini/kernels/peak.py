@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
-from phi4mini.kernels.lang import I8, I32, Kernel, kernel, vec
-from phi4mini.kernels.pool import Call, Pool, Program, aligned
+from phi4mini.kernels.lang.kernel import I8, I32, Kernel, kernel, vec
+from phi4mini.kernels.threads.pool import Call, Pool, Program, aligned
 
 _READ_BYTES = 512 << 20  # far beyond any cache
 _STEPS = 200_000

@@ -12,7 +12,7 @@ sets everybody's step. On the demo model this cuts the KL that int8 q and k cost
 from __future__ import annotations
 
 from phi4mini.kernels.kv import PAGE, KVLayout, query_type
-from phi4mini.kernels.lang import F32, I8, I32, I64, LANES, Kernel, V, kernel, vec
+from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, LANES, Kernel, V, kernel, vec
 
 
 @kernel(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from phi4mini.kernels.lang import I64, Kernel, V, kernel
-from phi4mini.kernels.quantize import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, sink_types, store_block
+from phi4mini.kernels.activations import BLOCK, SINK_FIELDS, pairs_of_blocks, rows_and_parts, sink_types, store_block
+from phi4mini.kernels.lang.kernel import I64, Kernel, V, kernel
 
 
 @kernel("x:f32[] stride:int rows:i64[] " + SINK_FIELDS, sink_types)

@@ -15,14 +15,25 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from phi4mini.server.endpoint import Endpoint, EndpointApp
-from phi4mini.server.errors import ApiError, dialect_of
-from phi4mini.server.guard import Guard
-from phi4mini.server.paths import meant
+from phi4mini.server.http.endpoint import Endpoint, EndpointApp
+from phi4mini.server.http.errors import ApiError, dialect_of
+from phi4mini.server.http.guard import Guard
+from phi4mini.server.http.nearest_path import meant
 from phi4mini.server.service import Service
 
-MODULES = ["status", "chat", "completions", "responses", "messages", "embeddings", "text", "openapi", "page.endpoints"]
-MODULES += ["ollama", "ollama_models"]
+MODULES = (
+    "routes.status",
+    "dialects.openai.chat",
+    "dialects.openai.completions",
+    "dialects.openai.responses",
+    "dialects.anthropic.messages",
+    "dialects.openai.embeddings",
+    "routes.text",
+    "openapi.document",
+    "page.endpoints",
+    "dialects.ollama.answer",
+    "dialects.ollama.models",
+)
 
 
 def endpoints() -> list[Endpoint]:

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from phi4mini.errors import TooLong
-from phi4mini.llm import Model, TextModel
-from phi4mini.runner import Runner
-from phi4mini.runs import Reader, Run
-from phi4mini.server import bodies
-from phi4mini.server.choices import Choices
-from phi4mini.server.errors import ApiError, busy, not_loaded, unavailable
+from phi4mini.llm.model import Model, TextModel
+from phi4mini.llm.run import Reader, Run
+from phi4mini.llm.runner import Runner
+from phi4mini.server.answering import Choices
+from phi4mini.server.http import parse_body
+from phi4mini.server.http.errors import ApiError, busy, not_loaded, unavailable
+from phi4mini.server.http.unread_fields import unread
 from phi4mini.server.logs import Log
 from phi4mini.server.metrics import Metrics
 from phi4mini.server.settings import Settings
-from phi4mini.server.unread import unread
 
 if TYPE_CHECKING:
-    from phi4mini.server.endpoint import Call
+    from phi4mini.server.http.endpoint import Call
 
 T = TypeVar("T")
 PAGE_TOKENS = 64
@@ -137,10 +137,10 @@ class Service:
         return await self.apart(lambda: self._decode(body, kind, call), len(body))
 
     def _decode(self, body: bytes, kind: Any, call: Call) -> Any:
-        given = bodies.parsed(body)
+        given = parse_body.parsed(body)
         known = {field.encode_name for field in msgspec.structs.fields(kind)}
         call.ignore(sorted(key for key in given if key not in known))
-        body = bodies.typed(given, kind)
+        body = parse_body.typed(given, kind)
         call.ignore(unread(given, kind))
         return body
 

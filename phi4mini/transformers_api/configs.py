@@ -10,7 +10,7 @@ from phi4mini.transformers_api.arguments import taken
 from phi4mini.transformers_api.tables import METHODS
 
 if TYPE_CHECKING:
-    from phi4mini.config import Config
+    from phi4mini.model.config import Config
 
 _NAMES = {  # transformers' -> ours
     "num_hidden_layers": "num_layers",
@@ -95,7 +95,7 @@ class AutoConfig:
     @staticmethod
     def from_pretrained(pretrained_model_name_or_path: str, **others: Any) -> ModelConfig:
         """The numbers of a model by its name; the model is fetched and converted first where that is needed."""
-        from phi4mini.llm import load_config, load_tokenizer
+        from phi4mini.llm.model import load_config, load_tokenizer
         from phi4mini.transformers_api.special import end_of_text
 
         used = taken("AutoConfig.from_pretrained", others)

@@ -44,7 +44,7 @@ class GenerationConfig:
     @classmethod
     def from_pretrained(cls, pretrained_model_name: str, **values: Any) -> GenerationConfig:
         """What a model's generation_config.json says, with `values` over it; without that file, the model's end ids."""
-        from phi4mini.llm import generation_defaults, load_config
+        from phi4mini.llm.model import generation_defaults, load_config
 
         found = generation_defaults(str(pretrained_model_name))
         made = cls.from_file(found) if found else cls(**ends_of(load_config(str(pretrained_model_name))))

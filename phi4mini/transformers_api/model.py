@@ -22,7 +22,7 @@ from phi4mini.transformers_api.special import end_of_text
 if TYPE_CHECKING:
     import numpy as np
 
-    from phi4mini.llm import Model
+    from phi4mini.llm.model import Model
 
 
 class AutoModelForCausalLM:
@@ -46,7 +46,7 @@ class AutoModelForCausalLM:
         `torch_dtype` (or `dtype`): "auto" is our default q4, "float32" f32, "bfloat16" bf16; `quant` names any recipe.
         Raises `BadInput` for arguments that cannot be honoured, and what `phi4mini.load` raises.
         """
-        from phi4mini.llm import generation_defaults, load
+        from phi4mini.llm.model import generation_defaults, load
 
         taken("AutoModelForCausalLM.from_pretrained", others)
         name = str(pretrained_model_name_or_path)

@@ -29,7 +29,7 @@ from phi4mini.transformers_api.stopping import MaxTimeCriteria, StoppingCriteria
 if TYPE_CHECKING:
     import numpy as np
 
-    from phi4mini.results import Generation, Stream
+    from phi4mini.llm.results import Generation, Stream
     from phi4mini.transformers_api.model import CausalLM
 
 _SEEDS = 2**64

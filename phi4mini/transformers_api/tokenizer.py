@@ -33,7 +33,7 @@ class AutoTokenizer:
         pretrained_model_name_or_path: str, *, local_files_only: bool = False, **others: Any
     ) -> PretrainedTokenizer:
         """A tokenizer by the model's name; Phi-4-mini-instruct's own is inside this package and needs no file."""
-        from phi4mini.llm import load_config, load_tokenizer
+        from phi4mini.llm.model import load_config, load_tokenizer
 
         used = taken("AutoTokenizer.from_pretrained", others)
         name = str(pretrained_model_name_or_path)

@@ -14,7 +14,7 @@ from phi4mini.files import cache_home
 from phi4mini.weights.load import stores_folder
 from phi4mini.weights.origin import identify
 from phi4mini.weights.resolve import Source, resolve
-from phi4mini.weights.store import SUFFIX, read_header
+from phi4mini.weights.store.store import SUFFIX, read_header
 
 
 @dataclass(frozen=True)

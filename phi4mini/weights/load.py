@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
 from phi4mini.files import cache_home, lock
-from phi4mini.weights.arrays import Weights
-from phi4mini.weights.checkpoint import Checkpoint
+from phi4mini.model.arrays import Weights
+from phi4mini.model.config import Config
+from phi4mini.weights.checkpoints.checkpoint import Checkpoint
 from phi4mini.weights.origin import Origin, converter, identify
-from phi4mini.weights.quantize import recipe
 from phi4mini.weights.resolve import Source, resolve
-from phi4mini.weights.store import SUFFIX, OpenModel, open_store, read_header
+from phi4mini.weights.store.recipes import recipe
+from phi4mini.weights.store.store import SUFFIX, OpenModel, open_store, read_header
 
 Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all (0: not known)
 USUAL = "q4"  # the recipe of who asks for none
@@ -93,11 +93,11 @@ def make_store(
             progress(f"converting {source.name} to {quant}", done, total)
 
     if source.kind == "synthetic":
-        from phi4mini.weights.synthetic import write_synthetic
+        from phi4mini.weights.sources.synthetic import write_synthetic
 
         write_synthetic(path, quant, source.layers, step, origin.header)
     else:
-        from phi4mini.weights.convert import convert
+        from phi4mini.weights.store.convert import convert
 
         checkpoint = open_checkpoint(source, origin.path)
         checkpoint = checkpoint if chat_format is None else checkpoint.in_format(chat_format)
@@ -140,8 +140,8 @@ def _check_own(path: Path, source: Source) -> None:
 
 def open_checkpoint(source: Source, origin: Path | None) -> Checkpoint:
     """The checkpoint behind a hub id, folder, GGUF or the demo."""
-    from phi4mini.weights.folder import open_folder
-    from phi4mini.weights.gguf_model import open_gguf
+    from phi4mini.weights.checkpoints.folder import open_folder
+    from phi4mini.weights.checkpoints.gguf_model import open_gguf
 
     if origin is None:
         raise BadCheckpoint(f"{source.name} has no checkpoint")
@@ -170,7 +170,7 @@ def is_offline() -> bool:
 
 def _fetched(source: Source, offline: bool, refresh: bool, progress: Progress | None) -> Path | None:
     """The file or folder on this disk that the source's content is in."""
-    from phi4mini.weights import demo, hub_gguf
+    from phi4mini.weights.sources import demo, hub_gguf
 
     if source.kind == "demo":
         return demo.demo_gguf(offline, lambda line: progress(line, 0, 0) if progress else None)
@@ -186,7 +186,7 @@ def _says(progress: Progress | None) -> Callable[[str], None]:
 
 def _without_download(source: Source, quant: str) -> Path | None:
     """The newest store of a hub model, if the hub's cache does not have the model whole: else that decides."""
-    from phi4mini.weights import hub_gguf
+    from phi4mini.weights.sources import hub_gguf
 
     if hub_gguf.whole(source.repo, source.variant) is not None:
         return None

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.identity import THINGS, Content, contents, key_of
-from phi4mini.weights.gguf_split import parts_here
-from phi4mini.weights.source import Source
+from phi4mini.weights.checkpoints.gguf_split import parts_here
+from phi4mini.weights.sources.source import Source
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def identify(source: Source, path: Path | None, say: Callable[[str], None] | Non
 def _files(path: Path) -> dict[str, Path]:
     """The files that a model is read from, by names that are part of its content."""
     if path.is_dir():
-        from phi4mini.weights.folder import files_read
+        from phi4mini.weights.checkpoints.folder import files_read
 
         return {name: path / name for name in sorted(files_read(path))}
     parts = parts_here(path)  # of a GGUF that was split

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from phi4mini.errors import BadInput, NotFound
-from phi4mini.weights.gguf_split import parts_here
-from phi4mini.weights.hub_gguf import parse
-from phi4mini.weights.source import DEFAULT, Kind, Source
-from phi4mini.weights.store import SUFFIX
+from phi4mini.weights.checkpoints.gguf_split import parts_here
+from phi4mini.weights.sources.hub_gguf import parse
+from phi4mini.weights.sources.source import DEFAULT, Kind, Source
+from phi4mini.weights.store.store import SUFFIX
 
 __all__ = ["ALIASES", "DEFAULT", "Source", "fingerprint", "resolve"]
 ALIASES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from phi4mini.config import Config
+from phi4mini.model.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "phi4mini"]

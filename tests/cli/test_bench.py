@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from phi4mini.weights.store import open_store
+from phi4mini.weights.store.store import open_store
 from tests.cli.conftest import refused
 
 

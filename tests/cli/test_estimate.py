@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from phi4mini.cli.doctor import tiny_weights
-from phi4mini.config import Config
-from phi4mini.engine.buffers import Buffers
-from phi4mini.estimate import compute_bytes, estimate, recipe_formats, weight_bytes
-from phi4mini.formats import FORMATS
-from phi4mini.weights.store import open_store
+from phi4mini.engine.compute.buffers import Buffers
+from phi4mini.formats.matrix import FORMATS
+from phi4mini.llm.estimate import compute_bytes, estimate, recipe_formats, weight_bytes
+from phi4mini.model.config import Config
+from phi4mini.weights.store.store import open_store
 from tests.cli.conftest import as_hf, refused
 
 PHI = Config.phi4_mini()

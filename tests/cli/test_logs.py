@@ -28,7 +28,7 @@ RECORDS = [
     (OURS, logging.WARNING, True),
     (OURS, logging.CRITICAL, True),
     (logging.getLogger("phi4mini"), logging.INFO, True),
-    (logging.getLogger("phi4mini.kernels.build"), logging.WARNING, True),
+    (logging.getLogger("phi4mini.kernels.lang.build"), logging.WARNING, True),
     (logging.getLogger("httpx"), logging.INFO, False),
     (logging.getLogger("asyncio"), logging.ERROR, True),
     (logging.getLogger("uvicorn.error"), logging.WARNING, True),
@@ -108,7 +108,7 @@ def test_what_was_set_before_is_so_again(capsys) -> None:
 
 def test_a_library_sets_nothing_up() -> None:
     shown = "logging.getLogger().handlers, logging.getLogger('phi4mini').level"
-    code = f"import logging, phi4mini, phi4mini.llm; print({shown})"
+    code = f"import logging, phi4mini, phi4mini.llm.model; print({shown})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] 0\n"
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from phi4mini.engine.profile import OUTSIDE, Part, Split, quicker, typical
-from phi4mini.weights.store import open_store
+from phi4mini.weights.store.store import open_store
 from tests.cli.conftest import refused
 
 LAYER = ["qkv", "rope+append", "attend", "merge", "o", "gate_up", "swiglu", "down"]

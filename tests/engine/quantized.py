@@ -1,4 +1,4 @@
-"""The engine's rounding, on top of `phi4mini.reference`: what q8, q4 and an int8 cache are defined to compute.
+"""The engine's rounding, on top of `phi4mini.model.reference`: what q8, q4 and an int8 cache are defined to compute.
 
 Each matrix reads activations rounded to int8 in groups of its format; the head reads two such rows, the second holding
 the first one's rounding error; an int8 cache rounds Q and K (after a Walsh-Hadamard transform) and V per head. All in
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from phi4mini import reference
-from phi4mini.config import RopeMode
-from phi4mini.formats import Format
-from phi4mini.weights.arrays import Weights, pieces
+from phi4mini.formats.matrix import Format
+from phi4mini.model import reference
+from phi4mini.model.arrays import Weights, pieces
+from phi4mini.model.config import RopeMode
 from tests import tiny
 from tests.kernels.pages import hadamard
 

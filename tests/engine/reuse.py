@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from phi4mini.engine.cache import Content, Prefix
-from phi4mini.engine.disk import CacheFolder, Disk
+from phi4mini.engine.cache.disk import CacheFolder, Disk
+from phi4mini.engine.cache.pages import Content, Prefix
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
-from phi4mini.weights.arrays import Weights
+from phi4mini.model.arrays import Weights
 from tests import tiny
 from tests.engine.traces import Ask, Trace, ask, run
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from phi4mini.engine import scheduler as scheduler_module
-from phi4mini.engine.forward import Network
-from phi4mini.engine.params import SamplingParams
+from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.request import Request
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.engine.schedule import scheduler as scheduler_module
 from phi4mini.errors import NumericalError
-from phi4mini.formats import Matrix
-from phi4mini.weights.arrays import Weights
+from phi4mini.formats.matrix import Matrix
+from phi4mini.model.arrays import Weights
 from tests import tiny
 from tests.engine.traces import ask, run
 

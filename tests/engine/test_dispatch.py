@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request
+from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.errors import BadInput, NumericalError
 from tests import tiny
 

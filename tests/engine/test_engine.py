@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phi4mini.engine import scheduler as scheduler_module
+from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.forward import Network
-from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request, Token
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.engine.schedule import scheduler as scheduler_module
 from phi4mini.errors import BadInput, NoSpace, TooLong
-from phi4mini.weights.arrays import Weights
+from phi4mini.model.arrays import Weights
 from tests import tiny
 from tests.kernels.harness import same
 

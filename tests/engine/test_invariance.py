@@ -10,12 +10,12 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from phi4mini.engine import scheduler as scheduler_module
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
-from phi4mini.engine.scheduler import Scheduler
-from phi4mini.kernels.crew import Crew
-from phi4mini.weights.arrays import Weights
+from phi4mini.engine.schedule import scheduler as scheduler_module
+from phi4mini.engine.schedule.scheduler import Scheduler
+from phi4mini.kernels.threads.crew import Crew
+from phi4mini.model.arrays import Weights
 from tests import tiny
 from tests.engine import isa_sample
 from tests.engine.traces import ASKS, Ask, Trace, ask, run

@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from phi4mini import reference
-from phi4mini.engine import scheduler as scheduler_module
+from phi4mini.engine.compute.forward import Batch, Network
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.forward import Batch, Network
-from phi4mini.engine.params import SamplingParams
-from phi4mini.weights.arrays import Weights
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.engine.schedule import scheduler as scheduler_module
+from phi4mini.model import reference
+from phi4mini.model.arrays import Weights
 from tests import tiny
 from tests.engine.traces import Trace, ask, run
 from tests.golden import twins

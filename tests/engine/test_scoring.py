@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phi4mini import reference
-from phi4mini.config import RopeMode
-from phi4mini.engine.buffers import MAX_ROWS
+from phi4mini.engine.compute.buffers import MAX_ROWS
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request
+from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.errors import BadInput, NoSpace, NumericalError, TooLong
-from phi4mini.weights.arrays import Weights
+from phi4mini.model import reference
+from phi4mini.model.arrays import Weights
+from phi4mini.model.config import RopeMode
 from tests import tiny
 from tests.engine.test_damage import SICK, sick_weights
 from tests.kernels.harness import same

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phi4mini.config import RopeMode
-from phi4mini.engine import draw as draw_module
+from phi4mini.engine import verify as draw_module
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.params import SamplingParams
 from phi4mini.engine.request import Request
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.model.config import RopeMode
 from tests import tiny
 
 

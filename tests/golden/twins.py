@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from phi4mini.config import Config
+from phi4mini.model.config import Config
 
 HERE = Path(__file__).parent
 NAMES = ("phi3_longrope", "phi3_untied", "phi3_window", "llama")
@@ -72,6 +72,6 @@ def _layer(t: dict[str, np.ndarray]) -> SimpleNamespace:
 
 
 def twin(name: str) -> SimpleNamespace:
-    """A golden twin's weights, ready for `phi4mini.reference`."""
+    """A golden twin's weights, ready for `phi4mini.model.reference`."""
     folder = HERE / name
     return fuse(arrays(folder / "model.safetensors"), config_of(folder))

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phi4mini.kernels.build import Target, compile_object
-from phi4mini.kernels.lang import Spec
-from phi4mini.kernels.pool import Call, aligned, run_program
+from phi4mini.kernels.lang.build import Target, compile_object
+from phi4mini.kernels.lang.kernel import Spec
+from phi4mini.kernels.threads.pool import Call, aligned, run_program
 
 TARGET = Target.pinned("neon")
 QEMU = shutil.which("qemu-aarch64")

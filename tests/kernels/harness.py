@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from phi4mini.formats import FORMATS
+from phi4mini.formats.matrix import FORMATS
 from phi4mini.kernels import cpu
-from phi4mini.kernels.pool import Call, Pool, Program, aligned
+from phi4mini.kernels.threads.pool import Call, Pool, Program, aligned
 
 U = 2.0**-24  # the largest relative error of one f32 rounding
 PAD = 12  # rows past the last that a register tile may compute

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from phi4mini.formats import FORMATS
-from phi4mini.kernels.build import Library
+from phi4mini.formats.matrix import FORMATS
 from phi4mini.kernels.cpu import cpu
-from phi4mini.kernels.lang import I8, I32, Kernel, kernel, vec
-from phi4mini.kernels.pool import Call
+from phi4mini.kernels.lang.build import Library
+from phi4mini.kernels.lang.kernel import I8, I32, Kernel, kernel, vec
+from phi4mini.kernels.threads.pool import Call
 from tests.kernels.matmuls import Case
 
 

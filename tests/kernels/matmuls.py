@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from phi4mini.formats import FORMATS, LANES, pack_blocks, pack_dense
-from phi4mini.kernels import matmul, quantize
-from phi4mini.kernels.lang import Spec
-from phi4mini.kernels.pool import Call, aligned
+from phi4mini.formats.matrix import FORMATS, LANES, pack_blocks, pack_dense
+from phi4mini.kernels import activations, matmul
+from phi4mini.kernels.lang.kernel import Spec
+from phi4mini.kernels.threads.pool import Call, aligned
 from tests import tiny
 from tests.kernels.harness import fitted, run, sink, word
 
@@ -41,7 +41,7 @@ class Case:
             x = np.where(np.arange(cols) // 32 * (1 + np.arange(rows)[:, None]) % 2, -3.5, 3.5).astype(np.float32)
         self.residual = rng.standard_normal((rows, outputs)).astype(np.float32)
         self.sink = sink(format, rows, cols)
-        run(Call(quantize.quantize(format=format, cols=cols), x=fitted(x), rows=word(rows), **self.sink))
+        run(Call(activations.quantize(format=format, cols=cols), x=fitted(x), rows=word(rows), **self.sink))
         self.integers = self.sink["q"][:rows, :cols].astype(np.float64)
         scale = (
             np.repeat(self.sink["scale"][:rows].astype(np.float64), f.act_group, axis=1)[:, :cols] if f.block else 1.0

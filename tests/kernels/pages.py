@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phi4mini.kernels.kv import PAGE, KVLayout
-from phi4mini.kernels.pool import aligned
+from phi4mini.kernels.threads.pool import aligned
 
 
 def hadamard(x: np.ndarray) -> np.ndarray:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phi4mini.formats import FORMATS
-from phi4mini.kernels import attention, build, encode, matmul, norm, quantize, refine, rope, swiglu
-from phi4mini.kernels.lang import Kernel, Spec, kernel
-from phi4mini.kernels.pool import Call, Program, run_program
+from phi4mini.formats.matrix import FORMATS
+from phi4mini.kernels import activations, attention, matmul, norm, refine_logits, rope, round_weights, swiglu
+from phi4mini.kernels.lang import build
+from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel
+from phi4mini.kernels.threads.pool import Call, Program, run_program
 from tests import tiny
 from tests.engine import traces
 from tests.kernels import arm, harness, isa_sample, matmuls, test_attention, test_norm, test_rope, test_swiglu
@@ -28,14 +29,14 @@ WITH_INTEGERS = [
     *(matmul.rows_few(format=f, rows=n, cols=256, residual=True) for f in ("q4", "q4m", "q8") for n in (1, 4)),
     *(matmul.rows_many(format=f, wide=4, cols=256, residual=False) for f in ("q4", "q4m", "q8", "q6k")),
     *(attention.attend(kind="int8", **HEADS, tall=tall) for tall in (1, 4)),
-    refine.refine(format="q4", cols=256, fine=4),
+    refine_logits.refine(format="q4", cols=256, fine=4),
 ]
 WITHOUT = [
     attention.merge(format="q4", heads=6, head_dim=128),
-    quantize.quantize(format="q4", cols=256),
+    activations.quantize(format="q4", cols=256),
     rope.rope_append(kind="int8", **HEADS, half=48),
     norm.rmsnorm(format="q8", cols=256, fine=4),
-    refine.floors(),
+    refine_logits.floors(),
     swiglu.swiglu(format="q4", cols=256),
     run_program(profile=False),
 ]
@@ -186,7 +187,7 @@ def test_weights_are_rounded_to_the_same_bits() -> None:
     results = []
     for run in (harness.run, arm.run):
         q, scale = np.zeros((64, 32), np.uint8), np.zeros(64, np.float32)
-        run(Call(encode.encode(), x=x, q=q, scale=scale, groups=64))
+        run(Call(round_weights.encode(), x=x, q=q, scale=scale, groups=64))
         results.append((q, scale))
     (q, scale), (other_q, other_scale) = results
     assert same(q, other_q) and same(scale, other_scale) and q.any()

@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from phi4mini.kernels import attention, rope
+from phi4mini.kernels.activations import quantize
 from phi4mini.kernels.kv import CHUNK, PAGE
-from phi4mini.kernels.pool import Call, aligned
-from phi4mini.kernels.quantize import quantize
+from phi4mini.kernels.threads.pool import Call, aligned
 from tests.kernels.harness import PAD, U, fitted, gamma, run, same, sink, word
 from tests.kernels.pages import PagePool, hadamard, rounded, stored
 

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from phi4mini.formats import FORMATS
+from phi4mini.formats.matrix import FORMATS
 from phi4mini.kernels import matmul
 from tests.kernels.harness import gamma, same
 from tests.kernels.matmuls import Case

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phi4mini.formats import FORMATS
-from phi4mini.kernels import norm, quantize
-from phi4mini.kernels.pool import Call
+from phi4mini.formats.matrix import FORMATS
+from phi4mini.kernels import activations, norm
+from phi4mini.kernels.threads.pool import Call
 from tests.kernels.harness import U, apart, fitted, gamma, run, same, sink, starts, word
 
 EPS = 1e-5
@@ -60,7 +60,7 @@ def test_every_sink_gets_the_same_numbers(format: str) -> None:
     x, weight = inputs(5, 320)
     plain, rows = normed(x, weight)["q"], word(5)
     want = sink(format, 5, 320)
-    run(Call(quantize.quantize(format=format, cols=320), x=fitted(plain), rows=rows, **want))
+    run(Call(activations.quantize(format=format, cols=320), x=fitted(plain), rows=rows, **want))
     got = normed(x, weight, format)
     assert all(same(got[name], want[name][:5]) for name in got)
 

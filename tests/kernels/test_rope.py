@@ -7,8 +7,8 @@ import pytest
 
 from phi4mini.kernels import rope
 from phi4mini.kernels.kv import PAGE
-from phi4mini.kernels.pool import Call, aligned
-from phi4mini.reference import rotate
+from phi4mini.kernels.threads.pool import Call, aligned
+from phi4mini.model.reference import rotate
 from tests.kernels.harness import apart, fitted, run, same, word
 from tests.kernels.pages import PagePool, hadamard, rounded, stored
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phi4mini.kernels import quantize, swiglu
-from phi4mini.kernels.pool import Call
+from phi4mini.kernels import activations, swiglu
+from phi4mini.kernels.threads.pool import Call
 from tests.kernels.harness import U, fitted, gamma, run, same, sink, word
 
 
@@ -44,7 +44,7 @@ def test_swiglu_is_its_formula() -> None:
 def test_every_sink_gets_the_same_numbers_on_any_number_of_threads(format: str) -> None:
     x = inputs(5, 352)
     want = sink(format, 5, 352)
-    run(Call(quantize.quantize(format=format, cols=352), x=fitted(activated(x)["q"]), rows=word(5), **want))
+    run(Call(activations.quantize(format=format, cols=352), x=fitted(activated(x)["q"]), rows=word(5), **want))
     for rows, threads in ((5, 1), (5, 2), (1, 3), (2, 3)):
         got = activated(x[:rows], format, threads)
         assert all(same(got[name], want[name][:rows]) for name in got)

@@ -1,4 +1,4 @@
-"""The same comparisons as tests/test_reference.py, with the Transformers installed here and with fresh seeds.
+"""The same comparisons as tests/model/test_reference.py, with the Transformers installed here and with fresh seeds.
 
 `make test-live` runs this; without torch and transformers every test is skipped with that reason.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phi4mini import reference
+from phi4mini.model import reference
 from tests.golden import twins
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0, which `make test-live` installs")
@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers, w
 
 from tests.golden import make_golden  # noqa: E402  (it imports torch)
 
-F32, F64 = 2e-4, 2e-5  # as in tests/test_reference.py, where they are derived
+F32, F64 = 2e-4, 2e-5  # as in tests/model/test_reference.py, where they are derived
 CLEAR = 0.005  # a margin between the best two logits that rounding cannot overturn
 LENGTHS = (1, 2, 25, *make_golden.LENGTHS)
 

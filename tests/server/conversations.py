@@ -6,9 +6,10 @@ from functools import cache
 from typing import Any
 
 from phi4mini.chat import Message, messages_from, render
-from phi4mini.server import blocks, items
-from phi4mini.server.bodies import parsed
-from phi4mini.server.history import chat_turns
+from phi4mini.server.dialects.anthropic import messages_input
+from phi4mini.server.dialects.openai import responses_input
+from phi4mini.server.dialects.openai.chat_input import chat_turns
+from phi4mini.server.http.parse_body import parsed
 from phi4mini.tokenizer import Tokenizer
 from tests.tokenizer.vocabularies import small
 
@@ -29,9 +30,11 @@ def turns_of(dialect: str, listed: str, ignored: list[str] | None = None) -> lis
     """The turns of a body's conversation, which is given as JSON between the brackets."""
     ignore = (ignored if ignored is not None else []).extend
     if dialect == "responses":
-        return messages_from(items.turns_from(parsed(f'{{"input": [{listed}]}}'.encode())["input"], None, ignore))
+        given = parsed(f'{{"input": [{listed}]}}'.encode())["input"]
+        return messages_from(responses_input.turns_from(given, None, ignore))
     given = parsed(f'{{"messages": [{listed}]}}'.encode())["messages"]
-    return messages_from(chat_turns(given, ignore) if dialect == "chat" else blocks.turns_from(given, None, ignore))
+    turns = chat_turns(given, ignore) if dialect == "chat" else messages_input.turns_from(given, None, ignore)
+    return messages_from(turns)
 
 
 def rendered(format: str, turns: list[Any]) -> list[int]:

@@ -30,10 +30,10 @@ _SERVE = serve._serve
 
 def _serve_with_faults(*arguments: Any) -> None:
     """What `phi4mini serve` does after it has forked, with the faults put in."""
-    from phi4mini import llm
     from phi4mini.engine.engine import Engine
+    from phi4mini.llm import model
 
-    step, open_store = Engine.step, llm.open_store
+    step, open_store = Engine.step, model.open_store
 
     def faulty_step(self: Engine) -> list[Token]:
         _break(self.has_work)
@@ -44,7 +44,7 @@ def _serve_with_faults(*arguments: Any) -> None:
         return _sickened(open_store(*arguments))
 
     Engine.step = faulty_step  # type: ignore[method-assign]
-    llm.open_store = faulty_open
+    model.open_store = faulty_open
     _SERVE(*arguments)
 
 
@@ -65,7 +65,7 @@ def _sickened(opened: Any) -> Any:
     """The model with NaN in the embedding of FAULT_TOKEN."""
     import numpy as np
 
-    from phi4mini.formats import Matrix
+    from phi4mini.formats.matrix import Matrix
 
     if token := os.environ.get("FAULT_TOKEN"):
         weights, matrix = opened.weights, opened.weights.embed

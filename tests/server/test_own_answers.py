@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini.chat import Event, Message, ReplyReader, format_named, render, reply_of
-from phi4mini.results import Reply
-from phi4mini.server import messages
-from phi4mini.server.chat import _Completion
-from phi4mini.server.parts import Parts, closed_parts, joined
-from phi4mini.server.response_events import ResponseAnswer
+from phi4mini.llm.results import Reply
+from phi4mini.server.dialects.answer_parts import Parts, closed_parts, joined
+from phi4mini.server.dialects.anthropic import messages
+from phi4mini.server.dialects.openai.chat import _Completion
+from phi4mini.server.dialects.openai.responses_output import ResponseAnswer
 from tests.server.conversations import DIALECTS, GO, MARKS, TOOLS, rendered, tokenizer_of, turns_of
 from tests.server.process import CHAT, asking
 

@@ -48,7 +48,7 @@ def together(server: Server, bodies=BODIES) -> list[str]:
 def alone() -> list[str]:
     """Each by itself in this process: nothing reused, nothing guessed."""
     from phi4mini.engine.engine import Engine
-    from phi4mini.llm import Model
+    from phi4mini.llm.model import Model
     from phi4mini.weights.load import load
 
     opened = load("demo")

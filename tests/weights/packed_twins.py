@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from phi4mini.config import Config
-from phi4mini.formats import to_bf16
-from phi4mini.weights import names
+from phi4mini.formats.matrix import to_bf16
+from phi4mini.model.config import Config
+from phi4mini.weights.checkpoints import names
 from tests.weights.twins import random_tensors, write_folder
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # AutoAWQ: the row of eight that each nibble of a word holds

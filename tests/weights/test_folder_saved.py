@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint
-from phi4mini.weights import names
-from phi4mini.weights.convert import convert
-from phi4mini.weights.folder import open_folder
-from phi4mini.weights.safetensors import FloatRows
-from phi4mini.weights.store import open_store
-from tests.weights.test_folder import refused
+from phi4mini.model.config import Config
+from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints.folder import open_folder
+from phi4mini.weights.checkpoints.safetensors import FloatRows
+from phi4mini.weights.store.convert import convert
+from phi4mini.weights.store.store import open_store
+from tests.weights.checkpoints.test_folder import refused
 from tests.weights.twins import config_json, random_tensors, small_folder, write_folder
 
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "microsoft/Phi-4-mini-instruct", "r": 4}

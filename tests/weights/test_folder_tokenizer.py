@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.runs import untrained_ids
+from phi4mini.llm.run import untrained_ids
 from phi4mini.tokenizer import Tokenizer
-from phi4mini.weights.folder import open_folder
+from phi4mini.weights.checkpoints.folder import open_folder
 from tests.weights.twins import CHATML, small_folder
 
 A, B = "{# a #}" + CHATML, "{# b #}"  # a template that is known, and one that writes nothing

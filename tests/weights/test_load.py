@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
+from phi4mini.model.config import Config
 from phi4mini.weights import library, load
-from phi4mini.weights.store import open_store
-from tests.weights.test_convert import sparse
+from phi4mini.weights.store.store import open_store
+from tests.weights.store.test_convert import sparse
 from tests.weights.twins import config_json, small_folder, write_folder, write_gguf
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from phi4mini import identity
-from phi4mini.config import Config
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
-from phi4mini.weights.convert import convert
-from phi4mini.weights.folder import BESIDE_WEIGHTS, files_read, open_folder
+from phi4mini.model.config import Config
+from phi4mini.weights.checkpoints.folder import BESIDE_WEIGHTS, files_read, open_folder
 from phi4mini.weights.origin import identify
 from phi4mini.weights.resolve import Source, fingerprint, resolve
-from phi4mini.weights.store import open_store
+from phi4mini.weights.store.convert import convert
+from phi4mini.weights.store.store import open_store
 from tests.weights.twins import CHATML, config_json, random_tensors, small_folder, write_folder, write_gguf
 
 # The bytes that conversion gives for one small model. Where they change on purpose, THINGS["store"].version is raised
@@ -243,7 +243,7 @@ def test_FI1_everything_that_is_read_is_part_of_the_identity(tmp_path: Path, sha
     for name in ("vocab.json", "merges.txt", "README.md", "adapter_config.json", "trainer_state.json"):
         (folder / name).write_text("{}")
     code = (
-        "import sys; from pathlib import Path; from phi4mini.weights.folder import open_folder\n"
+        "import sys; from pathlib import Path; from phi4mini.weights.checkpoints.folder import open_folder\n"
         "folder, seen = Path(sys.argv[1]), set()\n"
         "sys.addaudithook(lambda event, args: seen.add(str(args[0])) if event == 'open' else None)\n"
         "arrays = open_folder(folder).arrays\n"

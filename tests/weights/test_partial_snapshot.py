@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import save_file
 
-from phi4mini.config import Config
 from phi4mini.errors import NotFound
-from phi4mini.weights import hub
-from phi4mini.weights.folder import INDEX, SINGLE, open_folder
+from phi4mini.model.config import Config
+from phi4mini.weights.checkpoints.folder import INDEX, SINGLE, open_folder
+from phi4mini.weights.sources import hub
 from tests.weights.fake_hub import COMMIT, FakeHub
-from tests.weights.test_hub import NOWHERE, REPO, ask  # noqa: F401 (ask is a fixture)
+from tests.weights.sources.test_hub import NOWHERE, REPO, ask  # noqa: F401 (ask is a fixture)
 from tests.weights.twins import CHATML, config_json, random_tensors, small_folder
 
 Asks = Callable[..., str]

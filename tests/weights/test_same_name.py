@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from phi4mini import identity
-from phi4mini.config import Config
 from phi4mini.errors import BadInput, NotFound
+from phi4mini.model.config import Config
 from phi4mini.weights import library, load
-from phi4mini.weights.convert import convert
-from phi4mini.weights.folder import open_folder
-from phi4mini.weights.store import open_store, read_header
+from phi4mini.weights.checkpoints.folder import open_folder
+from phi4mini.weights.store.convert import convert
+from phi4mini.weights.store.store import open_store, read_header
 from tests.weights.twins import CHATML, config_json, random_tensors, small_folder, write_folder
 
 

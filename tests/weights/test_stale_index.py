@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
-from phi4mini.config import Config
 from phi4mini.errors import NotFound
-from phi4mini.weights.folder import INDEX, SINGLE, open_folder
+from phi4mini.model.config import Config
+from phi4mini.weights.checkpoints.folder import INDEX, SINGLE, open_folder
 from tests.weights.twins import config_json, random_tensors, small_folder
 
 

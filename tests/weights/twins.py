@@ -12,8 +12,8 @@ import gguf
 import numpy as np
 from safetensors.numpy import save_file
 
-from phi4mini.config import Config
-from phi4mini.weights import names
+from phi4mini.model.config import Config
+from phi4mini.weights.checkpoints import names
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENIZER = GOLDEN / "llama"  # a byte-level BPE of 320 ids

@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from phi4mini.server.endpoint import Call, Endpoint, Raw
-from phi4mini.server.errors import ApiError
+from phi4mini.server.http.endpoint import Call, Endpoint, Raw
+from phi4mini.server.http.errors import ApiError
 from phi4mini.server.page.markdown import render
 from phi4mini.server.page.routes import HEADERS, page
 

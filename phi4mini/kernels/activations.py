@@ -1,0 +1,120 @@
+"""Where an operation puts the activations that the next matmul reads: f32 as they are, or int8 in groups of 32 or 16
+(formats.py).
+
+    scale = max|x| / 127          q = round_even(x * (127 / max|x|))          an all-zero group has scale 0
+    start = -zero * sum(q)        the integer start value of a run: folds the weights' zero point in
+                                  (times 16 where an upper nibble stays multiplied by 16)
+    sums  = scale * sum(q)        what a weight format's minimum is multiplied by
+
+The head's activations are kept finer: a second row has what q left over, 254 times finer; refine.py multiplies it
+where it matters.
+
+Groups are this small because of the error: on the demo model groups of 256 gave five times the KL of 32 (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from phi4mini.formats.matrix import FORMATS, Format
+from phi4mini.kernels.lang.kernel import I8, I64, Kernel, V, kernel
+
+BLOCK = 32
+_FINER = 254.0  # half a step either way, on -127 .. 127
+# Every operation with a sink declares these; a dense sink uses q only.
+SINK_FIELDS = "q:activation[] scale:f32[] start:i32[] sums:f32[]"
+
+
+def sink_types(params: dict[str, Any]) -> dict[str, str]:
+    """What `activation[]` is, by the staging parameter `format` of a kernel with a sink."""
+    return {"activation[]": "i8[]" if FORMATS[params["format"]].block else "f32[]"}
+
+
+def store_block(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V) -> None:
+    """Put 32 consecutive activations of a row where a matrix of `format` with `cols` inputs will read them.
+
+    `odd` says at staging time whether the block is the second of its pair of 64.
+    """
+    f = FORMATS[format]
+    if not f.block:
+        to = k.q.at((row * cols + block * BLOCK) * 4)
+        k.store(to, low)
+        k.store(to.at(64), high)
+        return
+    for i, values in _groups(f, low, high):
+        whole, scale, _ = _rounded(k, values)
+        _store_group(k, f, cols, row, block, i, odd, whole, scale)
+
+
+def store_fine(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V, fine: int) -> None:
+    """As store_block, and what it left over as row `row + fine`: the products of both are to be added. Dense sinks need
+    no second one.
+    """
+    f = FORMATS[format]
+    if not f.block:
+        store_block(k, format, cols, row, block, odd, low, high)
+        return
+    for i, values in _groups(f, low, high):
+        whole, scale, inverse = _rounded(k, values)
+        rest = [k.to_int((x * inverse - k.to_float(w)) * _FINER) for x, w in zip(values, whole, strict=True)]
+        _store_group(k, f, cols, row, block, i, odd, whole, scale)
+        _store_group(k, f, cols, row + fine, block, i, odd, rest, scale * (1.0 / _FINER))
+
+
+def _groups(f: Format, low: V, high: V) -> list[tuple[int, list[V]]]:
+    """The activations that share a scale: both vectors, or each by itself."""
+    return [(0, [low, high])] if f.act_group == BLOCK else [(0, [low]), (1, [high])]
+
+
+def _rounded(k: Kernel, values: list[V]) -> tuple[list[V], V, V]:
+    """Values as integers of -127 .. 127, with their scale and its inverse."""
+    peak = k.magnitude(values)
+    inverse = k.select(peak > 0.0, k.like(127.0, peak) / peak, 0.0)
+    return [k.to_int(x * inverse) for x in values], peak * (1.0 / 127.0), inverse
+
+
+def _store_group(
+    k: Kernel, f: Format, cols: int, row: V, block: V, i: int, odd: bool, whole: list[V], scale: V
+) -> None:
+    """The i-th group of a block. A run is never longer than a group of activations, and never shorter (formats.py)."""
+    width = f.padded(cols)
+    to = k.q.at(row * width + block * BLOCK + i * f.act_group)
+    for j, part in enumerate(whole):
+        k.store(to.at(16 * j), k.narrow(part, I8))
+    at = (row * (width // f.act_group) + block * (BLOCK // f.act_group) + i) * 4
+    total = k.sum(whole[0] if len(whole) == 1 else whole[0] + whole[1])
+    k.store(k.scale.at(at), scale)
+    k.store(k.start.at(at), total * (-f.zero * (k.high_factor if f.bits == 4 and odd else 1)))
+    k.store(k.sums.at(at), scale * k.to_float(total))
+
+
+def pairs_of_blocks(k: Kernel, cols: int, first: V, end: V) -> Iterator[tuple[V, bool]]:
+    """Blocks first .. end - 1 (first even) as (block, odd), two a turn; the last turn may have one."""
+    for block in k.span(first, end, 2):
+        yield block, False
+        with k.when(block + 1 < end):
+            yield block + 1, True
+
+
+def rows_and_parts(k: Kernel, rows: V, cols: int, body: Callable[[V, V, V], None]) -> None:
+    """Split rows x blocks among threads: whole rows, or parts of rows where there are fewer rows than threads."""
+    pairs = -(-cols // (2 * BLOCK))
+    parts = k.select(rows < k.threads, k.threads, 1)
+    first, end = k.share(rows * parts)
+    for item in k.span(first, end):
+        row, part = item // parts, item % parts
+        start, stop = part * pairs // parts * 2, (part + 1) * pairs // parts * 2
+        body(row, start, k.minimum(stop, cols // BLOCK))
+
+
+@kernel("x:f32[] rows:i64[] " + SINK_FIELDS, sink_types)
+def quantize(k: Kernel, format: str, cols: int) -> None:
+    """f32 rows (rows, cols) into a sink."""
+
+    def part(row: V, first: V, end: V) -> None:
+        for block, odd in pairs_of_blocks(k, cols, first, end):
+            at = k.x.at((row * cols + block * BLOCK) * 4)
+            store_block(k, format, cols, row, block, odd, k.load_float(at), k.load_float(at.at(64)))
+
+    rows_and_parts(k, k.load(k.rows, I64), cols, part)

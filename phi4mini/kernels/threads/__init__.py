@@ -1,0 +1,1 @@
+"""Threads: programs of kernels, the pool that runs them, how many of its threads take part."""

@@ -1,0 +1,100 @@
+"""The weights of a model in memory: which arrays there are, and their shapes.
+
+Promises: the same names whether the arrays came from safetensors, GGUF or our store; Q, K, V and gate, up are already
+fused, if need be as a stack of parts in several formats. It does not know files, what formats look like inside, or how
+anything is multiplied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from phi4mini.errors import BadInput
+from phi4mini.formats.matrix import FORMATS, LANES, Format, Matrix
+from phi4mini.model.config import Config
+
+_PIECE = re.compile(r"(\w+)\*([1-9]\d{0,9})", re.ASCII)
+
+
+class Stack:
+    """A matrix whose rows lie in several formats: parts of equal width, one below the other, all of whole strips but
+    the last. Llama's V is often kept finer than its Q and K.
+    """
+
+    def __init__(self, parts: Sequence[Matrix]) -> None:
+        if len({part.cols for part in parts}) != 1 or any(part.rows % LANES for part in parts[:-1]):
+            raise BadInput(f"parts of {[(part.rows, part.cols) for part in parts]} cannot be stacked")
+        self.parts = list(parts)
+        self.rows, self.cols = sum(part.rows for part in parts), parts[0].cols
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def dequantize(self) -> np.ndarray:
+        """The matrix as float32 (rows, cols)."""
+        return np.concatenate([part.dequantize() for part in self.parts])
+
+
+Stored = Matrix | Stack
+
+
+def pieces(matrix: Stored) -> list[Matrix]:
+    """The matrices of one format that a stored one consists of, from its first row on."""
+    return matrix.parts if isinstance(matrix, Stack) else [matrix]
+
+
+@dataclass(frozen=True)
+class StackFormat:
+    """The formats of a stack, each with its number of rows."""
+
+    parts: tuple[tuple[Format, int], ...]
+
+    @property
+    def name(self) -> str:
+        """As the store states it: q4k*4096+q6k*1024."""
+        return "+".join(f"{format.name}*{rows}" for format, rows in self.parts)
+
+
+def row_formats(name: str, rows: int) -> list[tuple[Format, int]]:
+    """The formats in which the rows of a matrix lie, by the name the store states. Raises `BadInput` if it is none."""
+    if name in FORMATS:
+        return [(FORMATS[name], rows)]
+    found = [_PIECE.fullmatch(piece) for piece in name.split("+")]
+    parts = [(FORMATS[m[1]], int(m[2])) for m in found if m and m[1] in FORMATS]
+    if len(parts) != len(found) or sum(n for _, n in parts) != rows or any(n % LANES for _, n in parts[:-1]):
+        raise BadInput(f"{name[:60]!r} is no format of {rows} rows")
+    return parts
+
+
+@dataclass
+class LayerWeights:
+    """One decoder block. Norms are float32; a matrix has (output rows, input columns)."""
+
+    input_norm: np.ndarray  # (hidden,) before attention
+    qkv: Stored  # (qkv_rows, hidden) rows: all Q heads, all K heads, all V heads
+    o: Matrix  # (hidden, num_heads * head_dim)
+    post_norm: np.ndarray  # (hidden,) before the MLP
+    gate_up: Stored  # (2 * intermediate, hidden) rows: gate first, then up
+    down: Matrix  # (hidden, intermediate)
+
+
+@dataclass
+class Weights:
+    """A whole model. `head` is the same object as `embed` when the two are tied."""
+
+    config: Config
+    embed: Matrix  # (vocab, hidden)
+    layers: list[LayerWeights]
+    norm: np.ndarray  # (hidden,) float32, before the head
+    head: Matrix  # (vocab, hidden)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all matrices, a tied head once: what one token reads, but for the norms."""
+        layers = sum(m.nbytes for w in self.layers for m in (w.qkv, w.o, w.gate_up, w.down))
+        return layers + self.embed.nbytes + (0 if self.head is self.embed else self.head.nbytes)

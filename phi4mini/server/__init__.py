@@ -1,0 +1,1 @@
+"""phi4mini/server: docstring to be written."""

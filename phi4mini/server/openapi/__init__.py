@@ -1,0 +1,1 @@
+"""The OpenAPI document: bodies, answers and events as schemas."""

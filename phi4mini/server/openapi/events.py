@@ -1,0 +1,293 @@
+"""What the events of a stream hold, as types, for the OpenAPI document: OpenAI's chunks, both APIs' named events.
+
+They describe what `chat`, `completions`, `response_events` and `messages` write; nothing is made from these. The tests
+hold every event of real streams against the document.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from phi4mini.server.dialects.openai.types import (
+    Answered,
+    FinishReason,
+    Logprob,
+    Logprobs,
+    MessageUsage,
+    Response,
+    StopReason,
+    TextLogprobs,
+    Usage,
+)
+
+_Maybe = msgspec.UnsetType
+
+# ---- chat and text completions: chunks without a name, [DONE] at the end
+
+
+class PromptProgress(msgspec.Struct):
+    """How much of the prompt has been computed, in tokens."""
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: int
+
+
+class FunctionPart(msgspec.Struct):
+    """More of a call's arguments; its name comes with the first part."""
+
+    arguments: str
+    name: str | _Maybe = msgspec.UNSET
+
+
+class CalledPart(msgspec.Struct):
+    """A tool call in the making."""
+
+    index: int
+    function: FunctionPart
+    id: str | _Maybe = msgspec.UNSET
+    type: Literal["function"] | _Maybe = msgspec.UNSET
+
+
+class Delta(msgspec.Struct):
+    """What has come to the message."""
+
+    role: Literal["assistant"] | _Maybe = msgspec.UNSET
+    content: str | _Maybe = msgspec.UNSET
+    tool_calls: list[CalledPart] | _Maybe = msgspec.UNSET
+    function_call: FunctionPart | _Maybe = msgspec.UNSET
+
+
+class ChunkChoice(msgspec.Struct):
+    """One of n answers."""
+
+    index: int
+    delta: Delta
+    logprobs: Logprobs | None
+    finish_reason: FinishReason | None
+
+
+class TextChunkChoice(msgspec.Struct):
+    """One continuation."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class _Chunk(msgspec.Struct, kw_only=True):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    usage: Usage | _Maybe = msgspec.UNSET
+    timings: dict[str, Any] | _Maybe = msgspec.UNSET
+    prompt_progress: PromptProgress | _Maybe = msgspec.UNSET
+
+
+class ChatChunk(_Chunk, kw_only=True):
+    """A piece of an answer to POST /v1/chat/completions; the one with `usage` or `prompt_progress` has no choices."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChunkChoice]
+
+
+class TextChunk(_Chunk, kw_only=True):
+    """A piece of an answer to POST /v1/completions."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChunkChoice]
+
+
+# ---- messages: named events
+
+
+class _Named(msgspec.Struct, tag_field="type", kw_only=True):
+    pass
+
+
+class MessageStart(_Named, tag="message_start"):
+    """The message before its content."""
+
+    message: Answered
+
+
+class Ping(_Named, tag="ping"):
+    """Nothing."""
+
+
+class TextBlock(_Named, tag="text"):
+    """A text."""
+
+    text: str
+
+
+class ToolUseBlock(_Named, tag="tool_use"):
+    """A tool call."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class ContentBlockStart(_Named, tag="content_block_start"):
+    """A block begins, empty."""
+
+    index: int
+    content_block: TextBlock | ToolUseBlock
+
+
+class TextMore(_Named, tag="text_delta"):
+    """More of a text."""
+
+    text: str
+
+
+class InputMore(_Named, tag="input_json_delta"):
+    """More of a call's input, as JSON text."""
+
+    partial_json: str
+
+
+class ContentBlockDelta(_Named, tag="content_block_delta"):
+    """A block grows."""
+
+    index: int
+    delta: TextMore | InputMore
+
+
+class ContentBlockStop(_Named, tag="content_block_stop"):
+    """A block is whole."""
+
+    index: int
+
+
+class Ended(msgspec.Struct):
+    """Why a message is over."""
+
+    stop_reason: StopReason
+    stop_sequence: str | None
+
+
+class MessageDelta(_Named, tag="message_delta"):
+    """The message is over."""
+
+    delta: Ended
+    usage: MessageUsage
+
+
+class MessageStop(_Named, tag="message_stop"):
+    """The last event of a message that is whole."""
+
+
+MessageEvent = (
+    MessageStart | Ping | ContentBlockStart | ContentBlockDelta | ContentBlockStop | MessageDelta | MessageStop
+)
+
+# ---- responses: named and numbered events
+
+
+class _Numbered(_Named, kw_only=True):
+    sequence_number: int
+
+
+class _OfResponse(_Numbered, kw_only=True):
+    response: Response
+
+
+class ResponseCreated(_OfResponse, tag="response.created"):
+    """The response before its output."""
+
+
+class ResponseInProgress(_OfResponse, tag="response.in_progress"):
+    """The same once more."""
+
+
+class ResponseCompleted(_OfResponse, tag="response.completed"):
+    """The last event of a response that is whole."""
+
+
+class ResponseIncomplete(_OfResponse, tag="response.incomplete"):
+    """The last event of a response that was cut at max_output_tokens."""
+
+
+class _OfItem(_Numbered, kw_only=True):
+    output_index: int
+
+
+class OutputItemAdded(_OfItem, tag="response.output_item.added"):
+    """An item begins, empty."""
+
+    item: dict[str, Any]
+
+
+class OutputItemDone(_OfItem, tag="response.output_item.done"):
+    """An item is whole."""
+
+    item: dict[str, Any]
+
+
+class _OfPart(_OfItem, kw_only=True):
+    item_id: str
+    content_index: int
+
+
+class ContentPartAdded(_OfPart, tag="response.content_part.added"):
+    """A text begins, empty."""
+
+    part: dict[str, Any]
+
+
+class ContentPartDone(_OfPart, tag="response.content_part.done"):
+    """A text is whole."""
+
+    part: dict[str, Any]
+
+
+class OutputTextDelta(_OfPart, tag="response.output_text.delta"):
+    """More of a text."""
+
+    delta: str
+    logprobs: list[Logprob]
+
+
+class OutputTextDone(_OfPart, tag="response.output_text.done"):
+    """All of a text."""
+
+    text: str
+    logprobs: list[Logprob]
+
+
+class ArgumentsDelta(_OfItem, tag="response.function_call_arguments.delta"):
+    """More of a call's arguments, as JSON text."""
+
+    item_id: str
+    delta: str
+
+
+class ArgumentsDone(_OfItem, tag="response.function_call_arguments.done"):
+    """All of a call's arguments."""
+
+    item_id: str
+    name: str
+    arguments: str
+
+
+ResponseEvent = (
+    ResponseCreated
+    | ResponseInProgress
+    | ResponseCompleted
+    | ResponseIncomplete
+    | OutputItemAdded
+    | OutputItemDone
+    | ContentPartAdded
+    | ContentPartDone
+    | OutputTextDelta
+    | OutputTextDone
+    | ArgumentsDelta
+    | ArgumentsDone
+)

@@ -1,0 +1,1 @@
+"""Routes that belong to no dialect: status, and text without the model."""

@@ -1,0 +1,1 @@
+"""Models in others' formats as one `Checkpoint`: safetensors folders, GGUF, their names and quantisations."""

@@ -1,0 +1,138 @@
+"""Which chat format a checkpoint speaks, and that a user is told where this is not certain.
+
+Promises: a template is looked at, never run: its hash is compared, else it is read for what it would write. A format is
+guessed only where that, or control tokens that only one family has, makes it certain; every guess and every refusal to
+guess is one line, before a conversion and at every later opening. "none" is a model nobody here knows how to talk to:
+it can still generate. This is the one place of the room that knows phi4mini.chat.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from phi4mini.errors import BadInput
+from phi4mini.model.config import Config
+
+if TYPE_CHECKING:
+    from phi4mini.tokenizer import Tokenizer
+    from phi4mini.weights.store.store import OpenModel
+
+UNKNOWN = "none"
+_HOW = "--chat-format NAME (chat_format= in Python) sets one: "
+_log = logging.getLogger(__name__)
+_lines_told = 0
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The name of a chat format, and what a user must be told about how it was found; "" when it is certain."""
+
+    name: str
+    note: str = ""
+
+
+def recognise(template: object, tokenizer: Tokenizer, where: str) -> Chat:
+    """The chat format behind a chat template (text, or None when there is none); a note is logged."""
+    found = _recognised(template if isinstance(template, str) and template.strip() else None, tokenizer)
+    if found.note:
+        _tell(where, found.note)
+    return found
+
+
+def turn_end(chat_format: str) -> str | None:
+    """The token that ends the assistant's turn in that format."""
+    from phi4mini.chat.templates import format_named
+
+    return None if chat_format == UNKNOWN else format_named(chat_format).stop_tokens[0]
+
+
+def with_stops(config: Config, tokenizer: Tokenizer, chat_format: str) -> Config:
+    """The config with every stop id there is reason for: its own, the tokenizer's eos, the end of a turn.
+
+    Conversions are known to lose the last one, and a model without it talks on for ever. Phi-4-mini's config.json names
+    only 199999.
+    """
+    mark = turn_end(chat_format)
+    end = None if mark is None else tokenizer.id_of(mark)
+    lost = [] if end is None or end in config.eos_token_ids else [end]
+    ids = [*lost, *config.eos_token_ids, *tokenizer.eos_ids]
+    return replace(config, eos_token_ids=tuple(dict.fromkeys(ids)))
+
+
+def check_chosen(chat_format: str, tokenizer: Tokenizer) -> None:
+    """Whether a tokenizer can write the format that a user names. Raises `BadInput` naming what is missing."""
+    from phi4mini.chat.templates import format_named, lacking
+
+    missing = lacking(format_named(chat_format).needs, tokenizer)
+    if missing:
+        raise BadInput(
+            f"the chat format {chat_format!r} needs {', '.join(missing)}, which this tokenizer does not have"
+        )
+
+
+def open_for_chat(open_model: Callable[[], OpenModel], name: str, chat_format: str | None) -> OpenModel:
+    """A model as `open_model` opens it, in the chat format that the user names, if any; else its note is told.
+
+    The file stays as it is. A note that the conversion inside `open_model` has told is not told twice.
+    """
+    from phi4mini.chat.templates import format_named
+
+    if chat_format is not None:
+        format_named(chat_format)  # before anything is converted
+    before = _lines_told
+    opened = open_model()
+    if chat_format is None:
+        if opened.chat_note and before == _lines_told:
+            _tell(name, opened.chat_note)
+        return opened
+    check_chosen(chat_format, opened.tokenizer)
+    config = with_stops(opened.config, opened.tokenizer, chat_format)
+    header = {**opened.header, "chat_format": chat_format, "chat_note": ""}
+    made = replace(opened, header=header, weights=replace(opened.weights, config=config))
+    made.__dict__["tokenizer"] = opened.tokenizer  # built once
+    return made
+
+
+def _tell(where: str, note: str) -> None:
+    global _lines_told
+    _lines_told += 1
+    _log.warning("%s %s", where, note)
+
+
+def _recognised(template: str | None, tokenizer: Tokenizer) -> Chat:
+    from phi4mini.chat.templates import format_named, format_of_template, format_read_from, lacking
+
+    if template is None:
+        return _by_tokens(tokenizer)
+    known = format_of_template(template)
+    if known is not None:
+        return Chat(known)
+    read = format_read_from(template)
+    if read is None:
+        return _none("has a chat template that is none of the known ones and writes as none of them does")
+    missing = lacking(format_named(read).needs, tokenizer)
+    if missing:
+        return _none(f"has a chat template that writes {read}, but its tokenizer lacks {missing[0]}")
+    return Chat(read, f"has a chat template that is none of the known ones; read, not run, it writes {read}")
+
+
+def _by_tokens(tokenizer: Tokenizer) -> Chat:
+    from phi4mini.chat.templates import format_named, format_names, format_of_tokenizer
+
+    try:
+        guess = format_of_tokenizer(tokenizer).name
+    except BadInput:
+        marks = {token for name in format_names() for token in format_named(name).needs}
+        if not any(tokenizer.added_token(token) for token in marks):
+            return Chat(UNKNOWN)  # a base model: nothing in it says that it can chat
+        return _none("has no chat template, and its control tokens do not make one certain")
+    return Chat(guess, f"has no chat template; by its control tokens it speaks {guess}")
+
+
+def _none(why: str) -> Chat:
+    from phi4mini.chat.templates import format_names
+
+    return Chat(UNKNOWN, f"{why}: it can only continue text. {_HOW}{', '.join(format_names())}")

@@ -1,0 +1,1 @@
+"""Our packed file: its layout, writing, reading, and the recipes by which a checkpoint becomes one."""
