@@ -242,9 +242,9 @@ class Runner:
         """One step of the engine, handed out run by run."""
         if not self._live or self._model is None:
             return
-        dispatcher = self._model.engine.dispatcher
+        engine = self._model.engine
         try:
-            dispatcher.step()
+            engine.step()
         except Exception as error:
             self._crash(error)
             return
@@ -253,7 +253,7 @@ class Runner:
                 live.deliver(list(live.inbox))
                 live.inbox.clear()
             if live.run.request.finish_reason is not None:
-                dispatcher.close(live.run.request)
+                engine.dispatcher.close(live.run.request)
                 self._end(live, live.run.request.error)
 
     def _end(self, live: _Live, error: Exception | None) -> None:
