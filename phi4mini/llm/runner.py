@@ -13,6 +13,7 @@ import gc
 import queue
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -242,12 +243,12 @@ class Runner:
         """One step of the engine, handed out run by run."""
         if not self._live or self._model is None:
             return
-        dispatcher = self._model.engine.dispatcher
         try:
-            dispatcher.step()
+            self._model.engine.step()
         except Exception as error:
             self._crash(error)
             return
+        dispatcher = self._model.engine.dispatcher
         for live in list(self._live.values()):
             if live.inbox:
                 live.deliver(list(live.inbox))
@@ -265,6 +266,7 @@ class Runner:
         self.crashes += 1
         self.reopening = True
         self._fault("the engine", error)
+        traceback.clear_frames(error.__traceback__)  # they hold the engine, and two of them may not fit
         known = error if isinstance(error, Phi4MiniError) else Crashed(f"the engine failed: {type(error).__name__}")
         for live in list(self._live.values()):
             self._end(live, known)

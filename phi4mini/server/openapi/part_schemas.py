@@ -153,9 +153,14 @@ BLOCK_MESSAGES = listed(
     ),
     least=1,
 )
-BLOCK_TOOLS = listed(
-    closed(("name", "input_schema"), name={"type": "string", "minLength": 1}, description=_TEXT, input_schema=_OBJECT)
+_BLOCK_TOOL = closed(
+    ("name", "input_schema"),
+    type={"enum": ["custom"]},
+    name={"type": "string", "minLength": 1},
+    description=_TEXT,
+    input_schema=_OBJECT,
 )
+BLOCK_TOOLS = listed(_BLOCK_TOOL)
 BLOCK_TOOL_CHOICE = closed(
     ("type",), type={"enum": ["auto", "any", "tool", "none"]}, name=_TEXT, disable_parallel_tool_use={"type": "boolean"}
 )
