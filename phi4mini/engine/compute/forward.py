@@ -3,19 +3,18 @@
     x = embed[ids]
     layer:  a = rmsnorm(x)      q, k, v = rope(qkv a)      o = attend(q, cache)      x += o_proj o
             a = rmsnorm(x)      h = silu(gate a) * up a                              x += down h
-    logits = head rmsnorm(x[wanted]), the likely ones looked at twice (kernels/refine_logits.py)
+    logits = head rmsnorm(x[wanted]), the largest computed again with finer activations (kernels/refine_logits.py)
 
-`Batch` says which tokens of which sequences to compute; rows of any mix of sequences go through together, and no
-row's bits depend on its neighbours. Inputs of a step are written into fixed buffers, so a program is patched nowhere
-and runs as one native call a thread.
+A `Batch` says which tokens of which sequences to compute. Rows of any mix of sequences go through together, and no
+row's bits depend on its neighbours. A pass's inputs are written into buffers at fixed addresses, so a recorded program
+runs again unchanged, as one native call a thread: Python's cost does not grow with the number of layers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from phi4mini.engine.batch import Batch
 from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS, OUTPUT_ROWS, Buffers, Sink
 from phi4mini.errors import BadInput
 from phi4mini.formats.matrix import Matrix
@@ -31,27 +30,10 @@ from phi4mini.model.config import Config
 NO_WINDOW = 1 << 40  # tokens: longer than any context
 
 
-@dataclass
-class Batch:
-    """One pass: `rows` tokens, grouped into runs of consecutive tokens of one sequence.
-
-    ids, positions, pages, slots: (rows,) the token, its place in its sequence, where its K and V go. cos, sin: f32
-    (rows, rotary_dim / 2). runs: (first row, number of rows, page table int32 of that sequence). wanted: rows whose
-    logits are asked for.
-    """
-
-    ids: np.ndarray
-    positions: np.ndarray
-    pages: np.ndarray
-    slots: np.ndarray
-    cos: np.ndarray
-    sin: np.ndarray
-    runs: list[tuple[int, int, np.ndarray]]
-    wanted: np.ndarray
-
-
 class Network:
-    """Weights, buffers and programs of one model on this machine."""
+    """Weights, KV cache, buffers and recorded programs of one model. `cache` is uint8 (pages, layers, bytes of a page
+    in one layer); `pool` runs the programs.
+    """
 
     def __init__(self, weights: Weights, kv: str, pages: int, pool: Pool) -> None:
         check_shapes(weights.config)
@@ -82,22 +64,29 @@ class Network:
         return (x * scale * self.weights.norm).astype(np.float32)
 
     def program(self, rows: int, outputs: int, tall: int) -> Program:
-        """The recorded pass for this shape; more than 8 rows (or outputs) share one program."""
+        """The program for this shape: rows of the pass, rows of logits, rows of an attention tile. Up to 8 rows have
+        kernels of their own; for more rows, one program reads the number from a buffer. The same holds for outputs.
+        """
         key = (rows if rows <= matmul.FEW else 0, outputs if outputs <= matmul.FEW else MAX_OUTPUTS, tall)
         if key not in self._programs:
-            crew = Crew(self.pool.threads) if key[0] else None  # a chunk of a prompt shares its tiles out by itself
+            # threads of a chunk draw tiles from counters, so one that lost its core just takes fewer: no crew needed
+            crew = Crew(self.pool.threads) if key[0] else None
             self._programs[key] = Program(self._record(key[0] or MAX_ROWS, key[1], tall), crew)
         return self._programs[key]
 
     def drop(self, page: int) -> None:
-        """Zero a page in every layer: after a numerical error nothing of it may reach another sequence."""
+        """Zero a page in every layer, after a numerical error. Attention masks all that lies behind a sequence's end,
+        so NaN left in a page reaches no other sequence; zeroing it is a second fence.
+        """
         self.cache[page] = 0
 
     def _tile_height(self, batch: Batch) -> int:
         return attention.height(max(n for _, n, _ in batch.runs), self.config.group_size)
 
     def _specs(self) -> list[Spec]:
-        """Every kernel that a pass of any shape may come to need. Layers of one make are looked at once."""
+        """Every kernel that a pass of any shape may need. Layers whose matrices have the same formats and rows need the
+        same kernels, so one of them is recorded.
+        """
         layers = {_make(w): w for w in self.weights.layers}
         every = range(1, matmul.FEW + 1)
         calls = [c for rows in every for c in self._record(rows, 0, 1, list(layers.values()))]
@@ -156,8 +145,8 @@ class Network:
         ]  # fmt: skip
 
     def _projection(self, weight: np.ndarray, matrix: Stored, out: np.ndarray, rows: int) -> list[Call]:
-        """The residual stream, normed, times a matrix or its parts one after the other. Each format among them reads
-        activations of its own.
+        """The normed residual stream times a matrix, or times the parts of a stack one after the other. Parts of
+        different formats need differently rounded activations, so the norm writes them once for each format.
         """
         b, parts = self.buffers, pieces(matrix)
         sinks = {part.format.name: b.sink("hidden", part) for part in parts}
@@ -227,7 +216,7 @@ class Network:
 
 
 def _make(w: LayerWeights) -> tuple[tuple[str, int], ...]:
-    """What two layers have in common that need the same kernels."""
+    """Formats and rows of a layer's matrices: layers that agree in them need the same kernels."""
     return tuple((m.format.name, m.rows) for stored in (w.qkv, w.o, w.gate_up, w.down) for m in pieces(stored))
 
 
@@ -243,7 +232,7 @@ def matmul_spec(w: Matrix, rows: int, residual: bool) -> Spec:
 
 
 def check_shapes(c: Config) -> None:
-    """Refuse what the kernels' vectors cannot tile, naming it."""
+    """Raise BadInput naming a size that the kernels' vectors cannot tile."""
     for name, value, unit in (
         ("hidden_size", c.hidden_size, activations.BLOCK),
         ("intermediate_size", c.intermediate_size, activations.BLOCK),
