@@ -214,7 +214,7 @@ def test_prompt_logprobs_are_logprobs(rows: int) -> None:
 
 
 def test_prompt_logprobs_survive_preemption() -> None:
-    """A request that steps back in the middle of its prompt computes it again and notes each token once."""
+    """A request that is preempted in its prompt computes the prompt again and notes each token once."""
     engine, ids = tiny.engine(weights(), ctx=256, rows=40), tiny.ids(150)
     want = engine.logprobs(ids)
     request = engine.add(Request(ids, SamplingParams(prompt_logprobs=0, **FREE)))

@@ -34,7 +34,7 @@ def network_readers(source: str) -> list[int]:
             found.append(node.lineno)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
             found += [node.lineno for arg in node.args if isinstance(arg, ast.Constant) and arg.value == "network"]
-    return found
+    return sorted(found)
 
 
 def test_nobody_outside_the_engine_reads_its_network() -> None:

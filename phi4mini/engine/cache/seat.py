@@ -14,7 +14,7 @@ from phi4mini.model.config import RopeSet
 
 @dataclass
 class Seat:
-    """`pages`, `prefix` and the scheduler change it; everybody else reads.
+    """Changed by the scheduler and the prefix cache, and by the engine as rows are computed.
 
     The first `shared` pages of `table` stand in the prefix tree, where other requests find them. They are full, and the
     request writes only behind them, so no page is written while another request reads it.

@@ -99,6 +99,9 @@ class Network:
     # the straight line -----------------------------------------------------------------------------------------------
 
     def _record(self, rows: int, outputs: int, tall: int, layers: list[LayerWeights] | None = None) -> list[Call]:
+        """The calls of a pass, in order, with the addresses of all their arrays. A barrier follows each call, so a call
+        may read what any thread wrote in the one before.
+        """
         self.buffers.tickets_used = 0
         calls: list[Call] = []
         for index, layer in enumerate(self.weights.layers if layers is None else layers):
@@ -107,6 +110,11 @@ class Network:
         return calls + (self._head(outputs) if outputs else [])
 
     def _attention(self, index: int, weight: np.ndarray, qkv: Stored, o: Matrix, rows: int, tall: int) -> list[Call]:
+        """x += o_proj attend(rope(qkv norm(x))), with K and V appended to the cache of layer `index` on the way.
+
+        A long context is attended in chunks of 1,024 tokens, each with a partial result: threads can share one row, and
+        since the chunks' borders are fixed, `merge` adds the same numbers in the same order on any number of threads.
+        """
         c, b = self.config, self.buffers
         shape = {"heads": c.num_heads, "kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
         kind = self.layout.kind
@@ -133,6 +141,7 @@ class Network:
         ]  # fmt: skip
 
     def _feed_forward(self, weight: np.ndarray, gate_up: Stored, down: Matrix, rows: int) -> list[Call]:
+        """x += down (silu(gate) * up). The SwiGLU writes its product already rounded as `down` reads it."""
         b = self.buffers
         out = b.sink("feed_forward", down)
         return [
@@ -158,6 +167,9 @@ class Network:
         return calls
 
     def _head(self, outputs: int) -> list[Call]:
+        """Logits of the wanted rows. A quantised head reads int8 activations; the norm leaves their rounding error as a
+        second int8 row, `fine` rows further down, for `_second_look`.
+        """
         b, head = self.buffers, self.weights.head
         into, fine = b.sink("output", head), OUTPUT_ROWS if head.format.block else 0
         calls = [
@@ -171,6 +183,9 @@ class Network:
         return calls + (self._second_look(into, fine) if fine else [])
 
     def _second_look(self, x: Sink, fine: int) -> list[Call]:
+        """Add head times rounding error, but only in the strips of 16 tokens that hold a row's largest logits: at most
+        256 of 12,504. For all strips this was a quarter of a pass of 8 rows (docs/log.md).
+        """
         b, head = self.buffers, self.weights.head
         stride, strips = b.logits.strides[0], len(head.strips())
         return [
@@ -193,6 +208,12 @@ class Network:
     def _matmul(
         self, w: Matrix, x: Sink, out: np.ndarray, rows: int, residual: bool, count: np.ndarray | None = None
     ) -> Call:
+        """out = w x, or out += w x with `residual`. `count`: the buffer that holds the number of rows, where it is not
+        the pass's.
+
+        Up to 8 rows, the kernel is compiled for that number and each thread has a fixed share of strips. More rows, and
+        weights without blocks, read their number from a buffer; threads draw tiles from a ticket.
+        """
         b, strips = self.buffers, len(w.strips())
         common: dict[str, int | np.ndarray] = {
             "weights": w.data,

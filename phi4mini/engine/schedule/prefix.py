@@ -41,9 +41,9 @@ class Prefix:
 
         False: more of them lie on disk, and this pass has read its share; call again in the next pass.
         """
-        # a node on the path may be forgotten between two passes; what was built on it is then unreachable as well
         seat, most = request.seat, (len(request.ids) - 1) // PAGE
         node = seat.node or self._root
+        # a request that waits for the disk may find its last page forgotten as damaged; nothing continues such a page
         while seat.shared < most and (node is self._root or node.known):
             key = _edge(request)
             found = node.children.get(key)
@@ -115,5 +115,4 @@ def _edge(request: Request) -> bytes:
     """
     first = request.seat.shared * PAGE
     tokens = np.array(request.ids[first : first + PAGE], np.int32).tobytes()
-    apart = repr((request.seat.rope_set, request.salt, request.adapter)).encode()
-    return tokens if first else apart + tokens
+    return tokens if first else repr((request.seat.rope_set, request.salt, request.adapter)).encode() + tokens

@@ -205,7 +205,7 @@ def test_the_ids_are_the_same_in_chunks(rows: int) -> None:
 
 
 def test_the_ids_are_the_same_after_preemption() -> None:
-    """Pages for one, so that some step back by themselves; and all are made to at some place of their answers."""
+    """Pages for one, so that some are preempted; and every request is preempted at some place of its answer."""
     made, asked, back = engine(pages=5, speculate=True), requests(), []
     for request in asked:
         made.add(request)

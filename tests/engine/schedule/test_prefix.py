@@ -227,7 +227,7 @@ def test_an_aborted_prompt_is_kept_as_far_as_it_came() -> None:
     assert not request.seat.table and reused(made, [a]) == [192]
 
 
-def test_a_request_that_stepped_back_computes_little_again() -> None:
+def test_a_preempted_request_computes_little_again() -> None:
     made, a = engine(), begin(250, 1, 1, 20)
     made.scheduler.speculate = False  # a token a pass
     request = made.add(Request(list(a.ids), a.params, a.rope))

@@ -119,7 +119,7 @@ def test_F9_when_pages_are_what_is_short() -> None:
 
 
 def test_an_owner_gives_back_only_what_is_more_than_its_share() -> None:
-    """Nine places: three owners end with three each, and from then on nobody steps back any more."""
+    """Nine places: three owners end with three each, and from then on none is preempted."""
     made = engine(running=9, pages=200)
     for owner in ("a", "b", "c"):
         for i in range(12):
