@@ -21,7 +21,7 @@ from phi4mini.kernels.matmul import FEW
 LONGER = 1.6  # how many times as long a pass with prompt rows may take as one without
 LEAST = 8  # prompt rows of the smallest chunk
 _RIDE = 4  # least number of prompt rows that ride along; below it a chunk of 8 is taken instead
-_PROBE = 256  # passes with riding rows after which a chunk is tried again: its cost may have fallen; 1 pass in 256
+_PROBE = 256  # passes with riding rows after which a chunk is tried again: it may cost less now. 1 in 256 moves no p99
 _SEEN = 7  # measurements kept of each kind; their median ignores a pass that another program held up
 
 

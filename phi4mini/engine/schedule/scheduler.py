@@ -232,8 +232,8 @@ class Scheduler:
         """Get pages for a request's next rows. Where none are free, preempt requests that joined after it, the latest
         first. False if the request must wait.
 
-        A request that is already in this pass keeps its pages, since its rows are counted. The oldest request never
-        gives up its pages; it waits. So one request always moves on, and the others follow when it ends.
+        A request that is already in this pass keeps its pages, since its rows are counted. Of several requests that
+        hold pages the oldest never gives up its own; it waits. So one request always moves on, and the others follow.
         """
         while True:
             try:
