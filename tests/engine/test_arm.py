@@ -42,3 +42,5 @@ def test_an_engine_gives_the_same_tokens_and_logits(format: str, kv: str) -> Non
         assert a.tokens == b.tokens
         assert all(same(x, y) for x, y in zip(a.logits, b.logits, strict=True))
     assert pool.passes >= 5
+    for engine in (here, there):
+        engine.close()

@@ -20,7 +20,7 @@ from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel
 from phi4mini.kernels.threads.pool import Call, run_program
 from tests.kernels import arm, harness, isa_sample, matmuls, test_attention, test_norm, test_rope, test_swiglu
-from tests.kernels.harness import same
+from tests.kernels.harness import fitted, same
 
 HEADS = {"heads": 6, "kv_heads": 2, "head_dim": 128}  # Phi-4-mini's, a quarter of them
 WITH_INTEGERS = [
@@ -189,3 +189,13 @@ def test_weights_are_rounded_to_the_same_bits() -> None:
         results.append((q, scale))
     (q, scale), (other_q, other_scale) = results
     assert same(q, other_q) and same(scale, other_scale) and q.any()
+
+
+@arm.needs_qemu
+def test_addresses_stay_those_of_this_process() -> None:
+    """A program has the arrays elsewhere; what comes back are its results, not its addresses."""
+    x, out = fitted(np.arange(32, dtype=np.float32), 0), np.zeros(32, np.float32)
+    call = Call(exponentials(), x=x, out=out, count=32)
+    block = call.block.copy()
+    arm.run(call)
+    assert np.array_equal(call.block, block) and out[0] == 1 and np.array_equal(x, np.arange(32))
