@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.worker import Operations, obey
-from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS
 from phi4mini.engine.engine import Engine
+from phi4mini.engine.measuring import fill, record_passes
 from phi4mini.engine.request import Request
 from phi4mini.engine.sample.params import SamplingParams
-from phi4mini.kernels import attention, matmul
-from phi4mini.kernels.kv import PAGE
 from phi4mini.weights.load import load
 from phi4mini.weights.store.store import OpenModel
 
@@ -34,12 +32,11 @@ class Ours:
 
     def facts(self) -> dict[str, Any]:
         """What the driver needs to turn seconds into bytes and operations."""
-        w, c = self.opened.weights, self.opened.config
-        matrices = [w.head, *(m for layer in w.layers for m in (layer.qkv, layer.o, layer.gate_up, layer.down))]
+        c, facts = self.opened.config, self.engine.facts
         return {
-            "threads": self.engine.threads,
-            "weight_bytes": sum(m.nbytes for m in matrices),
-            "kv_bytes": c.kv_bytes_per_token("int8" if self.engine.kv == "int8" else "f32"),
+            "threads": facts.threads,
+            "weight_bytes": facts.pass_bytes,
+            "kv_bytes": facts.kv_token_bytes,
             "layer_weights": c.matrix_elements_per_token - c.vocab_size * c.hidden_size,
         }
 
@@ -95,11 +92,8 @@ class Ours:
         """Seconds to have every kernel of every kind of pass: 1 to 8 rows, a chunk of a prompt, each as a decode and
         with tall tiles of attention; whatever is not in the cache is compiled.
         """
-        network, c = self.engine.network, self.engine.config
         start = time.perf_counter()
-        for rows in (*range(1, matmul.FEW + 1), MAX_ROWS):
-            for tall in attention.heights(c.group_size):
-                network.program(rows, min(rows, MAX_OUTPUTS), tall)
+        record_passes(self.engine)
         return {"seconds": time.perf_counter() - start}
 
     def fill(self, n: int, seed: int) -> dict[str, Any]:
@@ -110,26 +104,15 @@ class Ours:
         engine, request = self.engine, Request(self._random(n, seed), _FOREVER)
         engine.add(request)
         engine.step()  # the first chunk is computed: the request is running and holds its first pages
-        engine.pages.grow(request.table, n)
-        engine.network.cache[request.table] = self._page(seed)
-        request.cached = n - 1
+        fill(engine, request, seed)
         self._run([request], 1)
         self.request = request
-        return {"pages": len(request.table)}
+        return {"pages": len(request.seat.table)}
 
     def logits(self, ids: list[int], path: str) -> dict[str, Any]:
         """Logits after each id, saved as f32 (n, vocab)."""
         np.save(path, self.engine.logits(ids))
         return {"rows": len(ids)}
-
-    def _page(self, seed: int) -> np.ndarray:
-        """One page of one layer: random integers under scales as large as a normalised layer's."""
-        layout = self.engine.network.layout
-        page = np.random.default_rng(seed).integers(0, 256, layout.page_bytes, np.uint8)
-        heads = page.reshape(layout.kv_heads, layout.head_bytes)
-        scales = np.full((layout.kv_heads, 2 * PAGE), 0.01, np.float32)
-        heads[:, layout.scale_offset :] = scales.view(np.uint8)
-        return page
 
     def _run(self, requests: list[Request], tokens: int) -> None:
         """Step until each request has generated so many tokens."""

@@ -25,8 +25,8 @@ ROOTS = {
     "kernel": sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "kernels").rglob("*.py")),
     "page": [
         "weights/store/store.py",
-        "engine/batch.py",
-        *(f"engine/{name}.py" for name in ("compute/forward", "compute/buffers", "cache/pages", "cache/disk")),
+        *(f"engine/{name}.py" for name in ("collate", "compute/forward", "compute/buffers")),
+        *(f"engine/{name}.py" for name in ("cache/pages", "cache/disk", "schedule/prefix")),
     ],
 }
 NO_BITS = {  # what these files import and no bit depends on, and why
@@ -35,6 +35,8 @@ NO_BITS = {  # what these files import and no bit depends on, and why
     "identity.py": "the table itself: a change of it is a change of a row",
     "engine/sample/params.py": "what is done with logits",
     "engine/sample/sampling.py": "what is done with logits",
+    "engine/sample/constraint.py": "what is done with logits",
+    "engine/guess/guesser.py": "which tokens are guessed; a guess that is wrong is computed again",
     "engine/guess/lookup.py": "which tokens are guessed; a guess that is wrong is computed again",
     "weights/checkpoints/names.py": "the names of arrays, which the header of the weights repeats",
     "tokenizer/__init__.py": "text",
@@ -103,6 +105,7 @@ def test_FI10_what_was_left_out_would_be_noticed() -> None:
     """The walk finds what pages used to leave out, and the exclusions are files that it meets."""
     found = reached(ROOTS["page"])
     wanted = {"formats/matrix.py", "engine/compute/buffers.py", "engine/batch.py", "model/config.py"}
+    wanted |= {"engine/cache/seat.py", "engine/schedule/prefix.py"}
     assert wanted | {"kernels/matmul.py"} <= found
     assert set(NO_BITS) <= {file_of(name) for file in found for name in imports(file) if name.startswith("phi4mini.")}
     assert "engine/schedule/scheduler.py" not in identity.sources("page"), "who computes when is no matter of bits"
@@ -128,7 +131,7 @@ def test_FI10_a_change_of_any_source_changes_the_key(
     monkeypatch.setattr(identity, "__file__", str(package / "identity.py"))
     monkeypatch.setattr(identity, "_code", identity._code.__wrapped__)
     seen = {identity.key_of(what)}
-    (package / "engine" / "scheduler.py").write_text("# none of the bits are decided here")
+    (package / "engine" / "schedule" / "scheduler.py").write_text("# none of the bits are decided here")
     assert identity.key_of(what) in seen
     for path in identity.sources(what).values():
         path.write_text(path.read_text("utf-8") + "#\n", "utf-8")

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from phi4mini.engine.cache.pages import Pages
-from phi4mini.engine.compute.buffers import MAX_ROWS
-from phi4mini.engine.compute.forward import Network
+from phi4mini.engine.cache.disk import CacheFolder
+from phi4mini.engine.cache.pages import pages_for
+from phi4mini.engine.compute.buffers import MAX_ROWS, rows_that_fit
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.engine.schedule.pace import Pace
-from phi4mini.engine.schedule.scheduler import Scheduler
 from phi4mini.formats.matrix import FORMATS, Blocks, Format, Matrix, pack_blocks, pack_dense, quantize_blocks
 from phi4mini.kernels.threads.pool import Pool, aligned
 from phi4mini.model.arrays import LayerWeights, Weights
@@ -165,17 +164,28 @@ def engine(
     pages: int | None = None,
     running: int = 64,
     speculate: bool = False,
+    reuse: bool = False,
+    disk: CacheFolder | None = None,
+    pace: Pace | None = None,
+    rows: int | None = None,
+    pool: Pool | None = None,
 ) -> Engine:
-    """An engine with exactly so many threads (even more than the machine has), pages of KV cache, running requests."""
-    made = Engine(weights, kv, ctx=ctx, threads=1, speculate=speculate)
-    if threads != 1:
-        made.pool.close()
-        made.threads, made.pool = threads, Pool(threads)
-    count = made.pages.count if pages is None else pages
-    made.pages = Pages(count)
-    made.network = Network(weights, kv, count, made.pool)
-    made.scheduler = Scheduler(made.config, made.pages, ctx, speculate, running, pace=Unhurried())
-    return made
+    """An engine with exactly so many threads (even more than the machine has), pages of KV cache, running requests, and
+    with `rows` at most so many rows a pass. `pool`: in place of one of `threads`.
+    """
+    return Engine(
+        weights,
+        kv,
+        ctx=ctx,
+        speculate=speculate,
+        reuse=reuse,
+        disk=disk,
+        places=running,
+        pool=pool or Pool(threads),
+        pages=pages_for(ctx) if pages is None else pages,
+        pace=pace or Unhurried(),
+        rows_that_fit=rows_that_fit if rows is None else lambda longest: rows,
+    )
 
 
 def finish(engine: Engine, requests: list[Request], steps: int = 5000) -> list[list[int]]:

@@ -68,7 +68,7 @@ def bench(
     start = time.perf_counter()
     with open_model(values) as model:
         loaded = time.perf_counter() - start
-        how = f"{model.store.recipe}, {values['kv']} KV, {model.engine.threads} threads"
+        how = f"{model.store.recipe}, {values['kv']} KV, {model.engine.facts.threads} threads"
         say(f"{model.name} ({how}), ready in {loaded:.2f} s")
         _time(model.engine, prompt_tokens, 1, depth, seed=0)  # compiles and touches everything
         if split:
@@ -90,8 +90,8 @@ def bench(
 def _measure(engine: Engine, samples: Samples, prompt: int, new: int, depth: int, seed: int) -> None:
     from phi4mini.kernels.peak import dot_peak, read_bandwidth
 
-    samples.bandwidth.append(read_bandwidth(engine.threads))
-    samples.dots.append(dot_peak(engine.threads))
+    samples.bandwidth.append(read_bandwidth(engine.facts.threads))
+    samples.dots.append(dot_peak(engine.facts.threads))
     prefill, decode = _time(engine, prompt, new, depth, seed)
     samples.prefill.append(prompt / prefill)
     samples.decode.append(new / decode)
@@ -146,10 +146,9 @@ def _draw(engine: Engine, request: Request, count: int) -> None:
 
 def _facts(model: Model, samples: Samples, prompt: int, new: int, depth: int) -> dict[str, Any]:
     """All figures under the names the JSON has. Bytes and operations are those the arithmetic needs, no more."""
-    config, weights = model.config, model.store.weights
-    matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
+    config, engine = model.config, model.engine.facts
     context = depth + prompt + new / 2
-    moved = sum(m.nbytes for m in matrices) + context * config.kv_bytes_per_token(model.engine.kv)  # type: ignore[arg-type]
+    moved = engine.pass_bytes + context * engine.kv_token_bytes
     head = config.vocab_size * config.hidden_size
     seen = prompt * (depth + (prompt + 1) / 2)  # pairs of a query and a key
     work: float = 2 * prompt * (config.matrix_elements_per_token - head) + 2 * head  # the head is asked for once
@@ -159,7 +158,7 @@ def _facts(model: Model, samples: Samples, prompt: int, new: int, depth: int) ->
     return {
         "model": model.name,
         "quant": model.store.recipe,
-        "threads": model.engine.threads,
+        "threads": engine.threads,
         "prompt_tokens": prompt,
         "new_tokens": new,
         "depth": depth,

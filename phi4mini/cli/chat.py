@@ -30,7 +30,7 @@ def chat(system: str | None, no_markdown: bool, **values: Any) -> None:
     chosen = sampling(values)
     with open_model(values) as model:
         session = Session(model, checked, chosen)
-        say(f"{model.name}, {model.engine.threads} threads, up to {model.engine.ctx} tokens. /help for help.")
+        say(f"{model.name}, {model.engine.facts.threads} threads, up to {model.engine.ctx} tokens. /help for help.")
         _talk(session, markdown=not no_markdown)
 
 

@@ -47,8 +47,8 @@ def profile(model: Model, prompt: int, new: int, depth: int, repetitions: int) -
     bandwidth, dots = [], []
     with watched(engine) as watch:
         for number in range(2 * repetitions):
-            bandwidth.append(read_bandwidth(engine.threads))
-            dots.append(dot_peak(engine.threads))
+            bandwidth.append(read_bandwidth(engine.facts.threads))
+            dots.append(dot_peak(engine.facts.threads))
             # seeds that the passes before did not have, or their prompts would be there already
             with random_prompt(engine, prompt, new, depth, seed=1000 + number) as request:
                 watch.on = number % 2 == 1
@@ -58,13 +58,13 @@ def profile(model: Model, prompt: int, new: int, depth: int, repetitions: int) -
                     tokens.add(_steps(engine, watch, request))
             watch.on = False
             say(f"{number + 1}/{2 * repetitions}")
-        splitter, tick = Splitter(engine.network), watch.tick
+        splitter, tick = Splitter(engine), watch.tick
         splits = [[splitter.split(steps, tick) for steps in units.steps] for units in (prompts, tokens)]
     return {
         "model": model.name,
         "quant": model.store.recipe,
-        "kv": engine.kv,
-        "threads": engine.threads,
+        "kv": engine.facts.kv,
+        "threads": engine.facts.threads,
         "prompt_tokens": prompt,
         "new_tokens": new,
         "depth": depth,

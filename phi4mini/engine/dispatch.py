@@ -1,7 +1,10 @@
-"""Who gets the tokens of a pass: an inbox for each request that has a reader.
+"""Handing out tokens: an inbox for each request that has a reader.
 
-Promises: a token reaches the reader of its own request, whoever made the pass and from whichever thread; none is lost
-and none comes twice. A reader that finds nothing makes the next pass, for all. It knows no text and nothing of a pass.
+Any number of readers, in one thread or several, may each wait for the tokens of their own request. A reader whose inbox
+is empty makes the next pass, which computes tokens for all requests, and the tokens go to all inboxes. Promise: every
+token reaches the reader of its request exactly once, whichever thread made the pass.
+
+It knows no text, and not how a pass is made.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from phi4mini.engine.request import Request, Token
 
 
 class Dispatcher:
-    """`lock` is held during a pass, and by whoever changes what the next pass will do."""
+    """`run_pass` makes a pass; `add` and `abort` are the engine's. `lock` is held during a pass, and for every change
+    of what the next pass will do.
+    """
 
     def __init__(
         self,
@@ -27,7 +32,7 @@ class Dispatcher:
         self._inboxes: dict[Request, deque[Token]] = {}
 
     def step(self) -> list[Token]:
-        """Make one pass and hand its tokens out; all of them are returned as well."""
+        """Make one pass and put its tokens into the inboxes. Returns them too."""
         with self.lock:
             tokens = self._run_pass()
             for token in tokens:
@@ -37,20 +42,20 @@ class Dispatcher:
             return tokens
 
     def open(self, request: Request) -> deque[Token]:
-        """Add a request to the engine and give it an inbox, whose reader takes from the left until `close`."""
-        with self.lock:  # both at once: another thread's pass between the two would draw tokens for no one
+        """Add a request to the engine and return its inbox. The reader takes tokens from the left, until `close`."""
+        with self.lock:  # add and inbox in one: a pass of another thread between them would draw tokens for no reader
             self._add(request)
             return self._inboxes.setdefault(request, deque())
 
     def close(self, request: Request) -> None:
-        """No one reads the request any more: it ends if it has not."""
+        """Give up the inbox; the request is aborted if it has not ended."""
         with self.lock:
             self._inboxes.pop(request, None)
             self._abort(request)
 
     def tokens(self, request: Request, stopped: Callable[[], bool]) -> Generator[Token, None, None]:
-        """Add a request and yield its tokens as they come, those of passes that others make as well. Raises its error
-        if it ends in one. Leaving the loop, or `stopped` becoming true, ends the request.
+        """Add a request and yield its tokens as they come, also those of passes that other readers make. Raises the
+        request's error if it ends in one. Leaving the loop aborts the request, and so does `stopped()` being true.
         """
         inbox = self.open(request)
         try:

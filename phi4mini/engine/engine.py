@@ -1,12 +1,11 @@
-"""Ids in, ids out: requests added, stepped and handed out. Knows no text.
+"""Ids in, ids out: requests are added, computed in passes, and their tokens handed out. Knows no text.
 
     engine = Engine(weights)
     for token in engine.generate(ids, SamplingParams(max_new_tokens=20)): ...
 
-`step()` is the whole engine: schedule, run, sample, hand out. Requests may be read in turns or from several threads: a
-token reaches the reader of its request, whoever made the pass (dispatch.py). A request's tokens depend on its ids,
-parameters and seed and on the weights alone: whatever else runs beside it, however its prompt is cut, on any number of
-threads.
+`step()` is the whole engine: schedule, compute, verify, hand out. Any number of requests may be read at once, in one
+thread or several (dispatch.py). Promise: a request's tokens depend only on its ids, parameters and seed and on the
+weights, not on the requests beside it, nor on where its prompt is cut, nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,31 +14,41 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from phi4mini.engine.batch import gather, wanted_rows
 from phi4mini.engine.cache.budget import kv_budget
 from phi4mini.engine.cache.disk import CacheFolder, Disk
-from phi4mini.engine.cache.pages import Content, Pages, Prefix
-from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS
+from phi4mini.engine.cache.pages import Content, Pages
+from phi4mini.engine.collate import collate, wanted_rows
+from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS, rows_that_fit
 from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.dispatch import Dispatcher
-from phi4mini.engine.request import Finish, PromptLogprob, Request, Token
+from phi4mini.engine.request import Finish, Request, Token
 from phi4mini.engine.sample.params import SamplingParams
-from phi4mini.engine.sample.sampling import token_logprobs, top_logprobs
+from phi4mini.engine.sample.sampling import token_logprobs
+from phi4mini.engine.schedule.pace import Pace
+from phi4mini.engine.schedule.prefix import Prefix
 from phi4mini.engine.schedule.scheduler import Scheduler
 from phi4mini.engine.scoring import Rows, score
-from phi4mini.engine.status import Load
-from phi4mini.engine.verify import draw
+from phi4mini.engine.status import EngineFacts, Load
+from phi4mini.engine.verify import Verifier, note_prompt
 from phi4mini.errors import BadInput, NumericalError, Phi4MiniError, TooLong
 from phi4mini.kernels.cpu import cpu
+from phi4mini.kernels.kv import PAGE
 from phi4mini.kernels.threads.pool import Pool
 from phi4mini.model.arrays import Weights
 from phi4mini.model.config import RopeMode
 
 
 class Engine:
-    """A model ready to compute. `ctx` is the most tokens (prompt and answer) that one request may have, `kv_tokens` the
-    most that all requests together may have in the KV cache, `places` how many requests run at once. `reuse`: a
-    request begins with what earlier ones have computed of the same tokens; with `disk`, after a restart too.
+    """A model ready to compute.
+
+    `kv`: how the KV cache stores values, int8 or f32. `ctx`: the most tokens, prompt and answer, of one request;
+    `kv_tokens`: the most tokens of all requests together in the KV cache; `places`: the most requests that run at once.
+    `speculate`: guess tokens. `reuse`: a request begins with the cached pages of earlier requests with the same first
+    tokens; with `disk` they outlive the process.
+
+    The parts below the star are made from the rest when left out. `pool` runs the kernels, on its own number of
+    threads, and is closed with the engine; `pages` is the exact size of the KV cache, whatever memory allows; `pace`
+    and `rows_that_fit` bound the rows of a pass (schedule/pace.py, compute/buffers.py).
     """
 
     def __init__(
@@ -53,29 +62,38 @@ class Engine:
         disk: CacheFolder | None = None,
         kv_tokens: int | None = None,
         places: int | None = None,
+        *,
+        pool: Pool | None = None,
+        pages: int | None = None,
+        pace: Pace | None = None,
+        rows_that_fit: Callable[[int], int] = rows_that_fit,
     ) -> None:
         if kv not in ("int8", "f32"):
             raise BadInput(f"kv must be int8 or f32, got {kv!r}")
         if places is not None and not 1 <= places <= MAX_OUTPUTS:
             raise BadInput(f"places must be from 1 to {MAX_OUTPUTS}, got {places}")
-        self.config, self.kv = weights.config, kv
-        self.threads = cpu().threads(threads)
-        self.ctx, pages = kv_budget(self.config, kv, weights.nbytes, ctx, kv_tokens, places)
-        self.pool = Pool(self.threads)
-        self.network = Network(weights, kv, pages, self.pool)
-        self.pages = Pages(pages)
+        self.config = weights.config
+        count = pool.threads if pool else cpu().threads(threads)
+        self.ctx, affordable = kv_budget(self.config, kv, weights.nbytes, ctx, kv_tokens, places)
+        self.pool = pool or Pool(count)
+        self.pages = Pages(affordable if pages is None else pages)
+        self.network = Network(weights, kv, self.pages.count, self.pool)
+        self.facts = _facts(weights, kv, self.pool, self.pages)
         content = Content(self.network.cache, self.network.layout)
         self.disk = Disk(disk, content) if disk else None
         prefix = Prefix(self.pages, content, self.disk) if reuse or disk else None
-        self.scheduler = Scheduler(self.config, self.pages, self.ctx, speculate, places or MAX_OUTPUTS, prefix)
+        self.scheduler = Scheduler(
+            self.config, self.pages, self.ctx, speculate, places or MAX_OUTPUTS, prefix, pace, rows_that_fit
+        )
+        self.verifier = Verifier(self.config, self.ctx)
         self.dispatcher = Dispatcher(self._pass, self.add, self.abort)
         self._drawn = self._prompt_tokens = 0
 
     # requests --------------------------------------------------------------------------------------------------------
 
     def add(self, request: Request) -> Request:
-        """Queue a request. Raises TooLong for a prompt that leaves no room for a new token, BadInput for ids the
-        model lacks.
+        """Queue a request. Raises TooLong for a prompt that leaves no room for a new token, BadInput for ids that
+        are not in the vocabulary, or for an adapter.
         """
         self._check(request)
         with self.dispatcher.lock:
@@ -83,7 +101,7 @@ class Engine:
         return request
 
     def abort(self, request: Request) -> None:
-        """End a request now; no more tokens of it come."""
+        """End a request now; it yields no more tokens."""
         with self.dispatcher.lock:
             if request.finish_reason is None:
                 self._end(request, "abort")
@@ -93,8 +111,8 @@ class Engine:
         return self.scheduler.has_work
 
     def step(self) -> list[Token]:
-        """One pass: schedule, run, sample, hand out. A running request gets one token, or more where its guess was
-        right or its constraint leaves no choice. Readers of `tokens` and `generate` get theirs as well.
+        """One pass: schedule, compute, verify, hand out. A running request gets one token, or more where its guess was
+        right or its constraint leaves no choice. Readers of `tokens` and `generate` get their tokens as well.
         """
         return self.dispatcher.step()
 
@@ -105,32 +123,32 @@ class Engine:
         if not chosen:
             return []
         wanted, outputs = wanted_rows(chosen)
-        logits = self.network.run(gather(self.config, chosen, wanted))
+        logits = self.network.run(collate(self.config, chosen, wanted))
         tokens = []
-        for (request, rows), its in zip(chosen, outputs, strict=True):
-            tokens += self._settle(request, rows, logits[its])
+        for (request, rows), output in zip(chosen, outputs, strict=True):
+            tokens += self._settle(request, rows, logits[output])
         pace.end(self.scheduler.drawing_rows, self.scheduler.prompt_rows)
         return tokens
 
     def load(self) -> Load:
-        """What the engine is doing now and has done so far; from any thread."""
-        its, pages = self.scheduler, self.pages
+        """What the engine is doing now and has done so far. May be called from any thread."""
+        scheduler, pages = self.scheduler, self.pages
         return Load(
-            len(its.running), len(its.waiting), pages.count, pages.free, pages.idle,
-            its.preemptions, its.passes, self._drawn, self._prompt_tokens, its.cached_tokens,
+            len(scheduler.running), len(scheduler.waiting), pages.count, pages.free, pages.idle,
+            scheduler.preemptions, scheduler.passes, self._drawn, self._prompt_tokens, scheduler.cached_tokens,
         )  # fmt: skip
 
     def generate(
         self, prompt_ids: Sequence[int], params: SamplingParams | None = None, rope: RopeMode = "auto"
     ) -> Generator[Token, None, None]:
-        """The tokens of one request as they come; any number may be read in turns. What `add` refuses is refused here;
-        the request begins with the first token that is asked for, and leaving the loop early ends it.
+        """The tokens of one request as they come; any number of such loops may be open at once. Raises at once what
+        `add` raises. The request is queued when the first token is asked for; leaving the loop early aborts it.
         """
         return self.tokens(Request(list(prompt_ids), params or SamplingParams(), rope))
 
     def tokens(self, request: Request, stopped: Callable[[], bool] = lambda: False) -> Generator[Token, None, None]:
-        """As `generate`, for a request that was not added yet; `stopped` becoming true ends it as leaving does. Raises
-        the request's error if it ends in one.
+        """As `generate`, for a request that was not added yet. `stopped()` being true aborts it, as leaving does.
+        Raises the request's error if it ends in one.
         """
         self._check(request)
         return self.dispatcher.tokens(request, stopped)
@@ -138,8 +156,8 @@ class Engine:
     # scoring ---------------------------------------------------------------------------------------------------------
 
     def logits(self, ids: Sequence[int], rope: RopeMode = "auto") -> np.ndarray:
-        """Logits after each of ids (n,): float32 (n, vocab)."""
-        with self.dispatcher.lock:  # a part is a view until the next pass, which another thread may make
+        """Logits after each of `ids`: float32 (n, vocab)."""
+        with self.dispatcher.lock:  # a part is valid until the next pass, which another thread could make
             return np.concatenate([part.copy() for _, part in self.score(ids, rope)])
 
     def logprobs(self, ids: Sequence[int], rope: RopeMode = "auto") -> np.ndarray:
@@ -148,19 +166,19 @@ class Engine:
             return np.concatenate([np.zeros(0, np.float32), *self.score_logprobs(ids, rope)])
 
     def score(self, ids: Sequence[int], rope: RopeMode = "auto") -> Rows:
-        """The passes of `logits`: (index of the first row, float32 (rows, vocab)), a view until the next pass.
-        Between two of them the engine may step. Raises NumericalError for NaN or infinite logits.
+        """`logits` pass by pass: (index of the first row, float32 (rows, vocab)), a view until the next pass. Between
+        two passes the engine may step. Raises NumericalError for NaN or infinite logits.
         """
         return self._scored(ids, rope, head=True)
 
     def score_logprobs(self, ids: Sequence[int], rope: RopeMode = "auto") -> Iterator[np.ndarray]:
-        """The passes of `logprobs`, each float32 (rows,); the last has a row less. Between them the engine may step."""
-        passes = self.score(ids, rope)  # refuses at once what it refuses
+        """`logprobs` pass by pass, float32 (rows,); the last has a row less. Between two passes the engine may step."""
+        passes = self.score(ids, rope)  # outside the generator below: bad ids raise now, not at the first pass
         return (_logprobs_of(part, ids[start + 1 : start + 1 + len(part)]) for start, part in passes)
 
     def hidden(self, ids: Sequence[int], rope: RopeMode = "auto") -> Rows:
-        """Hidden states of ids after the final norm, what the head multiplies, in passes: (index of the first row,
-        float32 (rows, hidden_size)). Between two of them the engine may step. Raises NumericalError as `score` does.
+        """Hidden states of `ids` after the final norm, the head's input, pass by pass: (index of the first row,
+        float32 (rows, hidden_size)). Between two passes the engine may step. Raises NumericalError as `score` does.
         """
         return self._scored(ids, rope, head=False)
 
@@ -173,12 +191,12 @@ class Engine:
         return score(self.network, self.pages, request, self._slice_rows, head)
 
     def _slice_rows(self) -> int:
-        """Rows of a pass of scoring: what a prompt would get beside the requests that run."""
+        """Rows of a pass of scoring: as many as a prompt would get beside the requests that run."""
         running = len(self.scheduler.running)
         return self.scheduler.pace.rows(running) if running else MAX_ROWS
 
     def close(self) -> None:
-        """End the threads, after what is to stay on disk is written. The engine cannot be used after."""
+        """End the threads; pages that are to stay on disk are written first. The engine cannot be used afterwards."""
         self.pool.close()
         if self.disk:
             self.disk.close()
@@ -186,18 +204,18 @@ class Engine:
     # the parts of a step ---------------------------------------------------------------------------------------------
 
     def _settle(self, request: Request, rows: int, logits: np.ndarray) -> list[Token]:
-        """Account for a request's rows; draw its next token, and those after it as long as the guess holds. An error
-        ends this request alone, with the tokens drawn before it handed out.
+        """Account for a request's computed rows and draw its next tokens. An error ends this request alone; the tokens
+        drawn before it are handed out.
         """
         guess, request.guess = request.guess, []
         self._count(request, rows - len(guess))
-        request.cached += rows - len(guess)
+        request.seat.cached += rows - len(guess)
         tokens: list[Token] = []
         try:
             if request.wants_prompt_logprobs:
-                self._note_prompt(request, rows, logits)
+                note_prompt(request, rows, logits)
             if not request.pending:
-                for token in draw(request, guess, logits[-1 - len(guess) :], self.config, self.ctx):
+                for token in self.verifier.draw(request, guess, logits[-1 - len(guess) :]):
                     tokens.append(token)
         except Phi4MiniError as error:
             self._fail(request, error)
@@ -207,11 +225,11 @@ class Engine:
         return tokens
 
     def _verified(self, request: Request, guess: list[int], tokens: list[Token]) -> None:
-        """Keep what was computed, of the guess as much as was drawn."""
+        """Count the rows of right guesses as computed; those of wrong ones are overwritten by the next pass."""
         right = 0
         while right < min(len(guess), len(tokens) - 1) and tokens[right].id == guess[right]:
             right += 1
-        request.cached += right  # K and V of the guessed tokens that were right
+        request.seat.cached += right
         self.scheduler.keep(request)
         if guess:
             request.guesser.learn(len(guess), right)
@@ -220,18 +238,6 @@ class Engine:
 
     def _count(self, request: Request, rows: int) -> None:
         self._prompt_tokens += max(min(request.cached + rows, request.num_prompt) - request.cached, 0)
-
-    def _note_prompt(self, request: Request, rows: int, logits: np.ndarray) -> None:
-        """Log-probabilities of the prompt's tokens that these rows predict; the row of the last one predicts the
-        answer. Rows that are computed again, after the request stepped back, predict what is noted already.
-        """
-        count = request.params.prompt_logprobs or 0
-        notes = request.prompt_logprobs or []
-        first = request.cached - rows + 1  # the token that row 0 predicts
-        for at in range(len(notes), min(first + rows, request.num_prompt)):
-            row, following = at - first, request.ids[at]
-            value = float(token_logprobs(logits[row : row + 1], [following])[0])
-            notes.append(PromptLogprob(following, value, top_logprobs(logits[row], count)))
 
     def _fail(self, request: Request, error: Phi4MiniError) -> None:
         if isinstance(error, NumericalError):
@@ -249,7 +255,9 @@ class Engine:
     def _check(self, request: Request) -> None:
         self._check_ids(request.ids)
         request.params.check_vocabulary(self.config.vocab_size)
-        self.config.rope_set(request.num_prompt, request.rope)  # refuses a mode that is none
+        self.config.rope_set(request.num_prompt, request.rope)  # raises for an unknown mode
+        if request.adapter is not None:
+            raise BadInput(f"adapter {request.adapter!r}: this engine computes no adapters")
         if request.num_prompt >= self.ctx:
             raise TooLong(request.num_prompt, self.ctx, self.config.max_position_embeddings)
 
@@ -259,6 +267,12 @@ class Engine:
         for i in ids:
             if not 0 <= i < self.config.vocab_size:
                 raise BadInput(f"token id {i} is not in the vocabulary of {self.config.vocab_size}")
+
+
+def _facts(weights: Weights, kv: str, pool: Pool, pages: Pages) -> EngineFacts:
+    looked_up = 0 if weights.head is weights.embed else weights.embed.nbytes
+    token = weights.config.kv_bytes_per_token("int8" if kv == "int8" else "f32")
+    return EngineFacts(kv, pool.threads, pages.count * PAGE, token, weights.nbytes - looked_up)
 
 
 def _logprobs_of(rows: np.ndarray, following: Sequence[int]) -> np.ndarray:

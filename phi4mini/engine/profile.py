@@ -4,15 +4,14 @@
         watch.on = True
         engine.step()
 
-Thread 0 notes the machine's time counter before each call of a program (kernels/threads/pool.py), so an operation's
-time holds the wait for the slower threads at its end, and the operations of a pass leave no gap. The counter's rate is
-found from
-wall time over the same passes. Its tick is a fraction of a nanosecond on x86; on ARM it is CNTVCT_EL0, 1 to 40 ns,
-which says little about operations of a microsecond: `Watch.tick` has what this machine gives.
+Thread 0 reads the machine's time counter before each call of a program (kernels/threads/pool.py). So an operation's
+time includes the wait for the slower threads at its end, and there is no gap between the operations of a pass. The
+counter's rate is measured against wall time over the same passes. A tick is a fraction of a nanosecond on x86; on ARM
+(CNTVCT_EL0) it is 1 to 40 ns, which says little about operations of a microsecond. `Watch.tick` is this machine's.
 
 Promise: the parts of a pass add up to its wall time, because each begins where the one before it ends. Bytes and
-operations are those the arithmetic needs, from formats and shapes, each matrix and each token's K and V once a pass:
-caches are not looked into. It knows passes over one sequence only.
+operations are what the arithmetic needs by formats and shapes: each matrix and each token's K and V once a pass,
+whatever the CPU's caches hold. It handles passes over one sequence only.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from phi4mini.kernels.threads.pool import Call, Pool, Program
 from phi4mini.model.arrays import pieces
 from phi4mini.model.config import Config
 
-NAMES = {  # kernels that are no product, as people call them
+NAMES = {  # display names of the kernels that are no matmul
     "rmsnorm": "norm",
     "rope_append": "rope+append",
     "attend": "attend",
@@ -48,12 +47,12 @@ OUTSIDE = ("prepare", "threads", "draw")  # Python before the kernels; waking an
 
 @dataclass
 class Part:
-    """One operation of a pass, or all of that name together."""
+    """One operation of a pass, or all operations of one name together."""
 
     calls: float = 0
     seconds: float = 0.0
-    bytes: int | None = None  # weights or K and V that it must read
-    operations: int | None = None  # two a multiply-add
+    bytes: int | None = None  # of weights, or of K and V, that it must read
+    operations: int | None = None  # a multiply-add counts as two
 
     def add(self, other: Part) -> None:
         self.calls += other.calls
@@ -76,7 +75,7 @@ class Ran:
 
 @dataclass
 class Step:
-    """One step of the engine. `ran`: what it ran, if that was noted."""
+    """One step of the engine, and the run of its program if the watch was on."""
 
     start: float
     end: float
@@ -89,7 +88,7 @@ class Step:
 
 @dataclass
 class Split:
-    """What the steps of a unit of work (a token, a prompt) spent, by name; `seconds` is their wall time."""
+    """The time of the steps of one token, or of one prompt, by operation; `seconds` is their wall time."""
 
     seconds: float = 0.0
     parts: dict[str, Part] = field(default_factory=dict)
@@ -99,10 +98,10 @@ class Split:
 
 
 class Watch(Pool):
-    """A pool in place of a network's own: runs its programs on that one's threads and, while `on`, notes each run."""
+    """Takes the place of a network's pool. It runs programs on the threads of that pool and, while `on`, notes each."""
 
     def __init__(self, network: Network) -> None:
-        # no threads of its own, so nothing of Pool's is set up
+        # it has no threads of its own, so Pool.__init__ is not called
         self.network, self.inner = network, network.pool
         self.threads = self.inner.threads
         self.on = False
@@ -111,7 +110,7 @@ class Watch(Pool):
         self._last: Ran | None = None
 
     def run(self, program: Program, profile: bool = False) -> None:
-        """Run a program; noted where `on`."""
+        """Run a program; note the run if `on`."""
         start = time.perf_counter()
         self.inner.run(program, profile=profile or self.on)
         end = time.perf_counter()
@@ -123,7 +122,7 @@ class Watch(Pool):
 
     @property
     def tick(self) -> float:
-        """Seconds of one tick of the counter, from the first noted run's end to the last one's. Needs two."""
+        """Seconds of one tick of the counter, measured from the end of the first noted run to the end of the last."""
         if self._first is None or self._last is None or self._first is self._last:
             raise RuntimeError("the counter's rate takes two noted runs")
         return (self._last.end - self._first.end) / int(self._last.ticks[-1] - self._first.ticks[-1])
@@ -141,10 +140,11 @@ def watched(engine: Engine) -> Iterator[Watch]:
 
 
 class Splitter:
-    """Cuts steps of one network into parts, by what each call of a program is."""
+    """Cuts steps of one engine into parts, by the operation that each call of a program is."""
 
-    def __init__(self, network: Network) -> None:
-        self.config, self.network = network.config, network
+    def __init__(self, engine: Engine) -> None:
+        network = engine.network
+        self.config = network.config
         kind = network.layout.kind
         self._kv_bytes = self.config.kv_bytes_per_token(kind) // self.config.num_layers  # type: ignore[arg-type]
         w = network.weights
@@ -160,7 +160,7 @@ class Splitter:
         for step in steps:
             made.seconds += step.seconds
             ran = step.ran
-            if ran is None:  # nothing to compute yet
+            if ran is None:  # the step made no pass
                 made.add("prepare", Part(0, step.seconds))
                 continue
             kernels = int(ran.ticks[-1] - ran.ticks[0]) * tick
@@ -174,7 +174,7 @@ class Splitter:
         return made
 
     def _part(self, call: Call, ran: Ran) -> tuple[str, Part]:
-        """A call's name and what it needs; its time is not known here."""
+        """A call's name, bytes and operations; without its time."""
         fields = [name for name, _ in call.spec.fields]
         if "weights" in fields and call.spec.emit.__name__ not in NAMES:
             name, matrix = self._matrices[int(call.block[fields.index("weights")])]
@@ -184,17 +184,17 @@ class Splitter:
         if kernel != "attend":
             return NAMES.get(kernel, kernel), Part(1)
         seen = seen_tokens(self.config, ran.positions)
-        last = seen_tokens(self.config, ran.positions[-1:])  # what the last row sees, the others have seen most of
+        last = seen_tokens(self.config, ran.positions[-1:])  # one read of K and V serves all rows
         return "attend", Part(1, bytes=last * self._kv_bytes, operations=4 * self.config.q_rows * seen)
 
 
 def seen_tokens(config: Config, positions: np.ndarray) -> int:
-    """Pairs of a query at one of `positions` and a key it sees."""
+    """Number of pairs of a query at one of `positions` and a key that it sees."""
     return int(np.minimum(positions + 1, config.sliding_window or positions.max() + 1).sum())
 
 
 def typical(splits: Sequence[Split]) -> Split:
-    """The mean of the quicker half."""
+    """The mean of the faster half."""
     quick = quicker(splits, key=lambda s: s.seconds)
     n = len(quick)
     made = Split(sum(s.seconds for s in quick) / n)
@@ -210,7 +210,7 @@ def typical(splits: Sequence[Split]) -> Split:
 
 
 def quicker(values: Sequence[_T], key: Callable[[_T], Any] | None = None) -> list[_T]:
-    """The lower half: a pass that lost its core to another program says nothing about this one."""
+    """The lower half: a pass that lost its core to another program says nothing about this program."""
     return sorted(values, key=key)[: (len(values) + 1) // 2]  # type: ignore[type-var,arg-type]
 
 

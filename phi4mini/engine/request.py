@@ -1,22 +1,24 @@
-"""One request: its tokens and its arithmetic. Knows neither the batch it is in nor any text."""
+"""One request: its tokens, and the arithmetic on their number. It knows neither the batch it is in nor any text.
+
+What it holds in the KV cache is its `seat` (cache/seat.py), which the scheduler and the cache manage.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
-from phi4mini.engine.guess.lookup import Guesser
+from phi4mini.engine.cache.seat import Seat
+from phi4mini.engine.guess.guesser import Guesser
+from phi4mini.engine.guess.lookup import Lookup
+from phi4mini.engine.sample.constraint import Constraint
 from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.engine.sample.sampling import History
-from phi4mini.model.config import Config, RopeMode, RopeSet
-
-if TYPE_CHECKING:
-    from phi4mini.engine.cache.pages import Node
-    from phi4mini.engine.sample.constraint import Constraint
+from phi4mini.model.config import Config, RopeMode
 
 Finish = Literal["stop", "length", "abort", "error"]
 TopLogprobs = list[tuple[int, float]]
@@ -24,7 +26,7 @@ TopLogprobs = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class PromptLogprob:
-    """What the model thought of one token of the prompt, given all before it; the first token has none."""
+    """The log-probability of one token of the prompt given all tokens before it, and the most probable alternatives."""
 
     id: int
     logprob: float
@@ -33,10 +35,10 @@ class PromptLogprob:
 
 @dataclass
 class Timings:
-    """Seconds by the monotonic clock; a request's time includes that of the batch it shared."""
+    """Times of one request by the monotonic clock, in seconds. A pass that several requests share counts for each."""
 
     added: float = field(default_factory=time.monotonic)
-    started: float | None = None  # its first pass
+    started: float | None = None  # when its first pass was scheduled
     first_token: float | None = None
     finished: float | None = None
 
@@ -52,9 +54,13 @@ class Timings:
 
 
 class Request:
-    """A prompt on its way to an answer. `ids` is the prompt, then what was generated. Requests of different `salt`
-    never take up each other's prompts, so that none can tell by the time it takes what another one asked.
-    `constraint`: what the answer may be, used by no other request. `owner`: who asked; owners take turns.
+    """A prompt on its way to an answer. `ids` is the prompt, then the generated tokens.
+
+    `salt`: requests of different salts never share cached pages, so a caller cannot find out from the time to the first
+    token what another caller asked. `adapter`: identity of the adapter to compute with; None is the model itself, and
+    no engine accepts another one yet. `constraint`: which ids may come next; an object for this request alone. `owner`:
+    the caller, any hashable value; the scheduler serves owners round-robin. `guesser`: guesses the next tokens; changes
+    the speed, never the answer.
     """
 
     def __init__(
@@ -65,25 +71,21 @@ class Request:
         salt: str | None = None,
         constraint: Constraint | None = None,
         owner: Hashable = None,
+        adapter: str | None = None,
+        guesser: Guesser | None = None,
     ) -> None:
         self.ids = [int(i) for i in prompt_ids]
         self.num_prompt = len(self.ids)
         self.params = params.with_seed()
-        self.rope, self.salt, self.constraint, self.owner = rope, salt, constraint, owner
-        self.rope_set: RopeSet | None = None  # of what the cache holds
-        self.cached = 0  # leading tokens whose K and V are in the cache
-        self.cached_tokens = 0  # of the prompt, those that an earlier request had left there
+        self.rope, self.salt, self.constraint, self.owner, self.adapter = rope, salt, constraint, owner, adapter
+        self.seat = Seat()  # its place in the KV cache
+        self.cached_tokens = 0  # prompt tokens that an earlier request had left in the cache
         self.started = False  # has been in a pass
-        self.last_pass = 0  # number of the latest
-        self.table: list[int] = []  # pages, in the order of the tokens
-        self.shared = 0  # leading pages that others may hold too
-        self.node: Node | None = None  # the last one's
-        self.attached = False  # all pages are there that earlier requests had left
-        self.shareable = True  # more of its pages may become known
+        self.last_pass = 0  # number of the latest pass it was in
         self.history = History(self.ids)
-        self.guesser = Guesser()
-        self.guess: list[int] = []  # tokens that the next pass verifies beside the certain ones
-        self.forced: list[int] = []  # ids that its constraint wants next and that were not taken yet
+        self.guesser: Guesser = guesser or Lookup()
+        self.guess: list[int] = []  # guessed tokens that the next pass verifies, behind the known ones
+        self.forced: list[int] = []  # ids that the constraint demands next and that are not yet in `ids`
         self.prompt_logprobs: list[PromptLogprob | None] | None = None if params.prompt_logprobs is None else [None]
         self.finish_reason: Finish | None = None
         self.error: Exception | None = None
@@ -100,8 +102,13 @@ class Request:
         return self.ids[self.num_prompt :]
 
     @property
+    def cached(self) -> int:
+        """Leading tokens whose K and V are in the cache."""
+        return self.seat.cached
+
+    @property
     def pending(self) -> int:
-        """Tokens still to be computed before the next one can be drawn."""
+        """Tokens that must be computed before the next one can be drawn."""
         return len(self.ids) - self.cached
 
     @property
@@ -109,27 +116,24 @@ class Request:
         return self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt
 
     def choose_rope(self, config: Config) -> bool:
-        """LongRoPE's rule: the factors follow the length; where they change, all that is cached is computed again.
-        Returns whether they did.
+        """Choose LongRoPE's factors by the present length, or those the request fixes. Returns true if they changed:
+        the K in the cache were rotated by the other factors, so all tokens are computed again.
         """
         wanted = config.rope_set(len(self.ids), self.rope)
-        changed = wanted != self.rope_set
+        changed = wanted != self.seat.rope_set
         if changed:
-            self.rope_set, self.cached = wanted, 0
+            self.seat.rope_set, self.seat.cached = wanted, 0
         return changed
 
-    def start_over(self) -> None:
-        """Nothing is cached any more; the pages were given back."""
-        self.cached, self.rope_set = 0, None
-        self.shared, self.node, self.attached, self.shareable = 0, None, False, True
-
     def begin(self) -> None:
-        """Note, at its first pass, how much of the prompt was there before."""
+        """Note at the first pass how much of the prompt came from the prefix cache."""
         self.started, self.cached_tokens = True, min(self.cached, self.num_prompt)
         self.timings.started = self.timings.started or time.monotonic()
 
     def guess_next(self, limit: int, config: Config, ctx: int) -> None:
-        """Guess at most `limit` tokens, none beyond what the request may still have nor across LongRoPE's boundary."""
+        """Guess at most `limit` tokens, none beyond the request's own limits. A guess ends at LongRoPE's boundary:
+        behind it every token is computed with other factors, which the rows of one pass cannot mix.
+        """
         room = ctx - len(self.ids) - 1
         if self.params.max_new_tokens is not None:
             room = min(room, self.params.max_new_tokens - (len(self.ids) - self.num_prompt) - 1)
@@ -139,16 +143,16 @@ class Request:
         self.guess = self.guesser.guess(self.ids, min(limit, room)) if min(limit, room) > 0 else []
 
     def next_ids(self, count: int) -> np.ndarray:
-        """The tokens of the next pass: those not yet computed, then the guess. int64 (count,)."""
+        """The first `count` tokens not yet computed, then the guess. int64 (count,)."""
         ids = [*self.ids[self.cached : self.cached + count], *self.guess]
         return np.array(ids[:count], np.int64)
 
     def next_positions(self, count: int) -> np.ndarray:
-        """Their places in the sequence, int64 (count,)."""
+        """The positions of `next_ids` in the sequence, int64 (count,)."""
         return np.arange(self.cached, self.cached + count)
 
     def take(self, token: int, config: Config, ctx: int) -> Finish | None:
-        """Append a drawn token; returns why the request ends with it, if it does."""
+        """Append a drawn token. Returns why the request ends with it, None if it goes on."""
         self.ids.append(token)
         self.history.append(token)
         if self.timings.first_token is None:
@@ -168,8 +172,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """One token of one request; the last one carries why the request ended. `complete`: its constraint ended it with
-    this token, which is part of the answer; otherwise an id that stops a request is not.
+    """One token of one request. `finish` of the last one says why the request ended. An id that stops a request is not
+    part of the answer, unless `complete`: then the constraint was satisfied with this id.
     """
 
     request: Request

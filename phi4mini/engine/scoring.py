@@ -1,8 +1,8 @@
-"""A sequence computed for what the model makes of it, not for an answer: logits or hidden states, in passes.
+"""Logits or hidden states of a given sequence, computed in passes; nothing is drawn.
 
-Between two passes the engine may step: a pass's rows are few while others draw, and no bit depends on where they are
-cut. The pages of the whole sequence are taken at the start, so that a sequence that began is not stopped for want of
-them.
+Between two passes the engine may step for its requests. While requests run, a pass of scoring has few rows; where a
+sequence is cut changes no bit. The pages of the whole sequence are taken at the start: a sequence that has begun cannot
+run out of pages.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
-from phi4mini.engine.batch import gather
 from phi4mini.engine.cache.pages import Pages
+from phi4mini.engine.collate import collate
 from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS, rows_that_fit
 from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.request import Request
@@ -22,28 +22,29 @@ Rows = Generator[tuple[int, np.ndarray], None, None]  # (index of the first row,
 
 
 def score(network: Network, pages: Pages, request: Request, most: Callable[[], int], head: bool) -> Rows:
-    """Logits float32 (rows, vocab), a view until the next pass, or with `head` False hidden states float32 (rows,
-    hidden_size) after the final norm, of all tokens of a request that no scheduler knows.
+    """Compute all tokens of a request that the scheduler does not know. With `head` the rows are logits float32 (rows,
+    vocab), a view until the next pass; without, hidden states float32 (rows, hidden_size) after the final norm.
 
-    `most`: rows the next pass may have. Raises NoSpace without pages, NumericalError for NaN or infinity.
+    `most()`: the number of rows that the next pass may have. Raises NoSpace without pages, NumericalError for NaN
+    or infinity.
     """
     request.choose_rope(network.config)
     limit = min(MAX_OUTPUTS if head else MAX_ROWS, rows_that_fit(len(request.ids)))
     try:
-        pages.grow(request.table, len(request.ids))
+        pages.grow(request.seat.table, len(request.ids))
         while request.pending:
             start, rows = request.cached, min(request.pending, limit, most())
-            batch = gather(network.config, [(request, rows)], np.arange(rows if head else 0))
+            batch = collate(network.config, [(request, rows)], np.arange(rows if head else 0))
             made = network.run(batch) if head else network.hidden(batch)
             _check(made, start, "logits" if head else "hidden states")
-            request.cached += rows
+            request.seat.cached += rows
             yield start, made
     except NumericalError:
-        for page in request.table:
+        for page in request.seat.table:
             network.drop(page)
         raise
     finally:
-        pages.release(request.table)
+        pages.release(request.seat.table)
 
 
 def _check(rows: np.ndarray, start: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What an engine is doing, as plain numbers for whoever watches it."""
+"""What an engine is, and what it is doing, as plain numbers: all that other rooms need to know about its inside."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class EngineFacts:
+    """What stays the same for the life of an engine."""
+
+    kv: str  # how the KV cache stores a value: "int8" or "f32"
+    threads: int
+    kv_tokens: int  # tokens that fit into the KV cache, of all requests together
+    kv_token_bytes: int  # bytes of KV cache that one token takes, in all layers
+    pass_bytes: int  # bytes of weights that a pass reads: all matrices, but the embedding only if it is the head too
+
+
+@dataclass(frozen=True)
 class Load:
-    """A snapshot. The first five are of now, the others counted since the engine started."""
+    """A snapshot. The first five are of now, the others are counted since the engine started."""
 
     running: int  # requests that take part in passes
     waiting: int  # requests that wait for a place
-    pages: int  # of the KV cache, 64 tokens each
+    pages: int  # pages of the KV cache, 64 tokens each
     free: int  # pages that can be handed out, idle ones included
-    idle: int  # pages that nobody holds, kept for requests that begin with their tokens
-    preemptions: int  # times a request lost its pages to another
+    idle: int  # pages that no request holds, kept for requests that begin with their tokens
+    preemptions: int  # times that a request lost its pages to another one
     passes: int
     drawn: int  # tokens handed out
     prompt_tokens: int  # prompt tokens computed, those computed again included
-    cached_tokens: int  # prompt tokens that were not computed, because an earlier request had left them
+    cached_tokens: int  # prompt tokens that came from the prefix cache

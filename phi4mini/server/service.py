@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from phi4mini.server.http.endpoint import Call
 
 T = TypeVar("T")
-PAGE_TOKENS = 64
 _QUICK = 8192  # bytes of a body that may be decoded, rendered and tokenised on the event loop
 
 
@@ -211,12 +210,12 @@ def _facts(model: Model) -> Facts:
         id=_public(model.name),
         opened_as=model.name,
         ctx=engine.ctx,
-        kv=engine.kv,
+        kv=engine.facts.kv,
         quant=model.store.recipe,
-        threads=engine.threads,
+        threads=engine.facts.threads,
         parameters=model.config.num_parameters,
-        kv_tokens=engine.load().pages * PAGE_TOKENS,
-        kv_token_bytes=engine.network.layout.page_bytes * model.config.num_layers // PAGE_TOKENS,
+        kv_tokens=engine.facts.kv_tokens,
+        kv_token_bytes=engine.facts.kv_token_bytes,
         fingerprint=f"phi4mini_{model.store.fingerprint[:16]}",
         nbytes=model.store.nbytes,
     )

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from phi4mini.engine.cache.disk import CacheFolder, Disk
-from phi4mini.engine.cache.pages import Content, Prefix
+from phi4mini.engine.cache.disk import CacheFolder
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.model.arrays import Weights
@@ -36,15 +35,13 @@ def engine(
     running: int = 64,
     folder: CacheFolder | None = None,
     threads: int = 1,
+    rows: int | None = None,
 ) -> Engine:
     """One that reuses, with exactly so many pages."""
-    made = tiny.engine(
-        weights(format) if isinstance(format, str) else format, kv, threads, CTX, pages, running, speculate=True
+    made = weights(format) if isinstance(format, str) else format
+    return tiny.engine(
+        made, kv, threads, CTX, pages, running, speculate=True, reuse=True, disk=folder, rows=rows
     )
-    content = Content(made.network.cache, made.network.layout)
-    made.disk = Disk(folder, content) if folder else None
-    made.scheduler.prefix = Prefix(made.pages, content, made.disk)
-    return made
 
 
 _ALONE: dict[str, Trace] = {}
@@ -80,13 +77,13 @@ def check_pages(engine: Engine, requests: list[Request]) -> None:
     pages, prefix = engine.pages, engine.scheduler.prefix
     holders = [0] * pages.count
     for request in requests:
-        assert len(set(request.table)) == len(request.table)
-        for page in request.table:
+        assert len(set(request.seat.table)) == len(request.seat.table)
+        for page in request.seat.table:
             holders[page] += 1
     assert holders == pages._holders
     held = [page for page, count in enumerate(holders) if count]
     assert sorted([*pages._free, *pages._idle, *held]) == list(range(pages.count)), "a page is lost or in two places"
-    found, stack = {}, list(prefix._top.children.values())
+    found, stack = {}, list(prefix._root.children.values())
     while stack:
         node = stack.pop()
         found[node.page] = node

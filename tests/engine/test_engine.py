@@ -11,12 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phi4mini.engine.compute.forward import Network
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request, Token
 from phi4mini.engine.sample.params import SamplingParams
-from phi4mini.engine.schedule import scheduler as scheduler_module
 from phi4mini.errors import BadInput, NoSpace, TooLong
+from phi4mini.kernels.threads.pool import Pool, Program
 from phi4mini.model.arrays import Weights
 from tests import tiny
 from tests.kernels.harness import same
@@ -148,19 +147,18 @@ def test_a_request_with_nothing_to_choose_fails_alone(engine: Engine) -> None:
 # aborts ---------------------------------------
 
 
-def test_abort_ends_a_request_wherever_it_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: 32)
-    engine.scheduler.most_running = 2
+def test_abort_ends_a_request_wherever_it_is() -> None:
+    engine = tiny.engine(weights(), ctx=256, running=2, rows=32)
     decoding, prefilling, waiting, other = (Request(tiny.ids(n), SamplingParams(**FREE)) for n in (5, 200, 5, 9))
     for request in (decoding, prefilling, waiting, other):
         engine.add(request)
     engine.step()
     engine.step()
-    assert decoding.generated and 0 < prefilling.cached < 200 and not waiting.table
+    assert decoding.generated and 0 < prefilling.cached < 200 and not waiting.seat.table
     for request in (decoding, prefilling, waiting):
         engine.abort(request)
         engine.abort(request)
-        assert request.finish_reason == "abort" and not request.table
+        assert request.finish_reason == "abort" and not request.seat.table
     assert engine.pages.free == engine.pages.count
     tiny.finish(engine, [other])
     assert other.finish_reason == "length" and len(decoding.generated) == 2
@@ -194,12 +192,11 @@ def test_logprobs_are_those_of_the_logits(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("rows", [258, 40, 1])
-def test_prompt_logprobs_are_logprobs(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_logprobs_are_logprobs(rows: int) -> None:
     """For prompts of several passes (64 rows of logits each, or fewer), beside a request that decodes, and of one
     token; the prompt repeats itself, so that the engine would like to guess.
     """
-    engine = tiny.engine(weights(), ctx=256, pages=8, speculate=True)
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: rows)
+    engine = tiny.engine(weights(), ctx=256, pages=8, speculate=True, rows=rows)
     ids = tiny.ids(50) * 3
     plain = [t.id for t in answer(engine, ids, **FREE)]
     other = engine.add(Request(tiny.ids(9), SamplingParams(ignore_eos=True, max_new_tokens=5)))
@@ -216,16 +213,15 @@ def test_prompt_logprobs_are_logprobs(rows: int, monkeypatch: pytest.MonkeyPatch
         assert [i for i, _ in note.top] == np.argsort(-row, kind="stable")[:3].tolist()
 
 
-def test_prompt_logprobs_survive_preemption(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that steps back in the middle of its prompt computes it again and notes each token once."""
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: 40)
-    ids = tiny.ids(150)
+def test_prompt_logprobs_survive_preemption() -> None:
+    """A request that is preempted in its prompt computes the prompt again and notes each token once."""
+    engine, ids = tiny.engine(weights(), ctx=256, rows=40), tiny.ids(150)
     want = engine.logprobs(ids)
     request = engine.add(Request(ids, SamplingParams(prompt_logprobs=0, **FREE)))
     engine.step()
     engine.step()
     assert 1 < len(request.prompt_logprobs) < 150
-    engine.scheduler._step_back(request)
+    engine.scheduler.preempt(request)
     tiny.finish(engine, [request])
     notes = request.prompt_logprobs
     assert [n.id for n in notes[1:]] == ids[1:]
@@ -297,7 +293,7 @@ def shared_engine(pages: int, running: int) -> Engine:
 
 
 def check_pages(engine: Engine, requests: list[Request]) -> None:
-    held = [page for r in requests for page in r.table]
+    held = [page for r in requests for page in r.seat.table]
     assert len(held) == len(set(held)), "a page is held twice"
     assert sorted(held + engine.pages._free) == list(range(engine.pages.count)), "a page is lost"
 
@@ -327,24 +323,29 @@ def test_any_order_of_adds_aborts_and_steps(events: list[tuple[str, int, int]], 
             assert request.finish_reason == "length" and request.generated == whole
 
 
+class Interrupted(Pool):
+    """A KeyboardInterrupt comes just before, or just after, every other pass."""
+
+    def __init__(self, before: bool) -> None:
+        super().__init__(1)
+        self.before, self.passes = before, 0
+
+    def run(self, program: Program, profile: bool = False) -> None:
+        self.passes += 1
+        if self.passes % 2 and self.before:
+            raise KeyboardInterrupt
+        super().run(program, profile)
+        if self.passes % 2:
+            raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("before", [True, False])
-def test_an_interrupted_step_is_taken_again(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_step_is_taken_again(before: bool) -> None:
     """A KeyboardInterrupt just before or after the pass itself: the next step begins where this one did."""
     prompts = [PROMPTS[4], PROMPTS[2], tiny.ids(100)]
     params = SamplingParams(ignore_eos=True, max_new_tokens=12)
     alone = [[t.id for t in tiny.engine(weights()).generate(p, params)] for p in prompts]
-    engine, passes, plain = tiny.engine(weights(), speculate=True), [0], Network.run
-
-    def interrupted(self: Network, batch: Any) -> np.ndarray:
-        passes[0] += 1
-        if passes[0] % 2 and before:
-            raise KeyboardInterrupt
-        logits = plain(self, batch)
-        if passes[0] % 2:
-            raise KeyboardInterrupt
-        return logits
-
-    monkeypatch.setattr(Network, "run", interrupted)
+    engine = tiny.engine(weights(), speculate=True, pool=Interrupted(before))
     requests = [engine.add(Request(p, params)) for p in prompts]
     while engine.has_work:
         with suppress(KeyboardInterrupt):

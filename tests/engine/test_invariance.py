@@ -12,8 +12,6 @@ import pytest
 
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
-from phi4mini.engine.schedule import scheduler as scheduler_module
-from phi4mini.engine.schedule.scheduler import Scheduler
 from phi4mini.kernels.threads.crew import Crew
 from phi4mini.model.arrays import Weights
 from tests import tiny
@@ -39,10 +37,16 @@ def weights(format: str) -> Weights:
 
 
 def engine(
-    format: str, kv: str, threads: int = 1, pages: int = 40, running: int = 64, speculate: bool = True
+    format: str,
+    kv: str,
+    threads: int = 1,
+    pages: int = 40,
+    running: int = 64,
+    speculate: bool = True,
+    rows: int | None = None,
 ) -> Engine:
     """By default with room for all of ASKS at once, and guessing ahead."""
-    return tiny.engine(weights(format), kv, threads, CTX, pages, running, speculate)
+    return tiny.engine(weights(format), kv, threads, CTX, pages, running, speculate, rows=rows)
 
 
 @cache
@@ -102,18 +106,16 @@ def test_invariance_whenever_others_join(format: str, kv: str) -> None:
 
 @every_case
 @pytest.mark.parametrize("rows", [7, 100])
-def test_invariance_of_prompt_chunks(format: str, kv: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invariance_of_prompt_chunks(format: str, kv: str, rows: int) -> None:
     """Passes of few rows: prompts are cut at other places, one request's beside another's."""
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: rows)
     asks = ASKS if rows > 50 else ASKS[:5]
-    assert_same(run(engine(format, kv), asks), alone(format, kv)[: len(asks)])
+    assert_same(run(engine(format, kv, rows=rows), asks), alone(format, kv)[: len(asks)])
 
 
-def test_invariance_of_single_token_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invariance_of_single_token_chunks() -> None:
     """A prompt fed one token a pass is decode all the way."""
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: 1)
     for format, kv in (("q4", "int8"), ("f32", "f32")):
-        assert_same(run(engine(format, kv), [ASKS[3]]), alone(format, kv)[3:4])
+        assert_same(run(engine(format, kv, rows=1), [ASKS[3]]), alone(format, kv)[3:4])
 
 
 @every_case
@@ -137,13 +139,11 @@ def test_invariance_of_threads_that_change_between_passes(
 
 
 @every_case
-def test_invariance_after_preemption(format: str, kv: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages for the longest request alone: others step back and are computed again."""
-    counted: list[int] = []
-    step_back = Scheduler._step_back
-    monkeypatch.setattr(Scheduler, "_step_back", lambda self, r: (counted.append(r.num_prompt), step_back(self, r))[1])
-    assert_same(run(engine(format, kv, pages=17)), alone(format, kv))
-    assert len(counted) >= 2
+def test_invariance_after_preemption(format: str, kv: str) -> None:
+    """Pages for the longest request alone: others are preempted and computed again."""
+    made = engine(format, kv, pages=17)
+    assert_same(run(made), alone(format, kv))
+    assert made.load().preemptions >= 2
 
 
 def test_invariance_of_how_many_run() -> None:

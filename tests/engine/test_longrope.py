@@ -7,10 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from phi4mini.engine.compute.forward import Batch, Network
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.sample.params import SamplingParams
-from phi4mini.engine.schedule import scheduler as scheduler_module
 from phi4mini.model import reference
 from phi4mini.model.arrays import Weights
 from tests import tiny
@@ -29,20 +27,6 @@ def weights(format: str) -> Weights:
     return tiny.weights(tiny.config(), format)
 
 
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of every pass of any engine."""
-    rows: list[int] = []
-    run = Network.run
-
-    def counting(self: Network, batch: Batch, profile: bool = False) -> np.ndarray:
-        rows.append(len(batch.ids))
-        return run(self, batch, profile)
-
-    monkeypatch.setattr(Network, "run", counting)
-    return rows
-
-
 def fresh(engine: Engine, prompt: tuple[int, ...], trace: Trace) -> list[np.ndarray]:
     """For each drawn token, the last logits of a fresh pass over all tokens before it."""
     ids = [*prompt, *trace.tokens]
@@ -50,12 +34,10 @@ def fresh(engine: Engine, prompt: tuple[int, ...], trace: Trace) -> list[np.ndar
 
 
 @every_case
-def test_longrope_crossing_in_decode_equals_a_fresh_pass_at_each_length(
-    format: str, kv: str, computed: list[int]
-) -> None:
+def test_longrope_crossing_in_decode_equals_a_fresh_pass_at_each_length(format: str, kv: str) -> None:
     """Prompt 60, answer 10: tokens drawn after 60 .. 64 come from short factors, after 65 .. 69 from long ones."""
-    a, engine = ask(60, 10, 1), tiny.engine(weights(format), kv)
-    trace = run(engine, [a])[0]
+    a, engine, computed = ask(60, 10, 1), tiny.engine(weights(format), kv), []
+    trace = run(engine, [a], computed)[0]
     assert computed == [60, 1, 1, 1, 1, 65, 1, 1, 1, 1], "computed again at 65 tokens, and only there"
     assert all(same(x, y) for x, y in zip(trace.logits, fresh(engine, a.ids, trace), strict=True))
     ids = [*a.ids, *trace.tokens]
@@ -66,46 +48,38 @@ def test_longrope_crossing_in_decode_equals_a_fresh_pass_at_each_length(
 
 @every_case
 @pytest.mark.parametrize("length", [63, 64, 65, 66])
-def test_longrope_prompts_around_the_boundary(format: str, kv: str, length: int, computed: list[int]) -> None:
-    a, engine = ask(length, 3, 2), tiny.engine(weights(format), kv)
-    trace = run(engine, [a])[0]
+def test_longrope_prompts_around_the_boundary(format: str, kv: str, length: int) -> None:
+    a, engine, computed = ask(length, 3, 2), tiny.engine(weights(format), kv), []
+    trace = run(engine, [a], computed)[0]
     again = {63: [63, 1, 65], 64: [64, 65, 1]}.get(length, [length, 1, 1])
     assert computed == again
     assert all(same(x, y) for x, y in zip(trace.logits, fresh(engine, a.ids, trace), strict=True))
 
 
 @every_case
-def test_longrope_of_a_chunked_prompt_is_that_of_the_whole(
-    format: str, kv: str, monkeypatch: pytest.MonkeyPatch, computed: list[int]
-) -> None:
+def test_longrope_of_a_chunked_prompt_is_that_of_the_whole(format: str, kv: str) -> None:
     """The first chunks lie before the boundary and the last begins beyond it; all take the prompt's factors."""
-    a, engine = ask(100, 4, 3), tiny.engine(weights(format), kv)
-    whole = run(engine, [a])[0]
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: 32)
-    computed.clear()
-    cut = run(engine, [a])[0]
+    a, computed = ask(100, 4, 3), []
+    whole = run(tiny.engine(weights(format), kv), [a])[0]
+    cut = run(tiny.engine(weights(format), kv, rows=32), [a], computed)[0]
     assert computed == [32, 32, 32, 4, 1, 1, 1]
     assert cut.digest() == whole.digest()
 
 
 @every_case
-def test_longrope_crossing_in_several_passes(
-    format: str, kv: str, monkeypatch: pytest.MonkeyPatch, computed: list[int]
-) -> None:
+def test_longrope_crossing_in_several_passes(format: str, kv: str) -> None:
     """Where a pass cannot take all 65 tokens, crossing takes three, and a neighbour goes on in each of them."""
-    asks = [ask(63, 6, 4), ask(4, 14, 5)]
+    asks, computed = [ask(63, 6, 4), ask(4, 14, 5)], []
     alone = [run(tiny.engine(weights(format), kv), [a])[0].digest() for a in asks]
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: 30)
-    computed.clear()
-    assert [t.digest() for t in run(tiny.engine(weights(format), kv), asks)] == alone
+    assert [t.digest() for t in run(tiny.engine(weights(format), kv, rows=30), asks, computed)] == alone
     assert computed.count(30) >= 4
 
 
 @every_case
 @pytest.mark.parametrize("rope", ["short", "long"])
-def test_longrope_may_be_fixed_by_the_request(format: str, kv: str, rope: str, computed: list[int]) -> None:
-    a, engine = ask(62, 6, 6, rope=rope), tiny.engine(weights(format), kv)
-    trace = run(engine, [a])[0]
+def test_longrope_may_be_fixed_by_the_request(format: str, kv: str, rope: str) -> None:
+    a, engine, computed = ask(62, 6, 6, rope=rope), tiny.engine(weights(format), kv), []
+    trace = run(engine, [a], computed)[0]
     assert computed == [62] + [1] * 5, "nothing is computed again"
     whole = engine.logits([*a.ids, *trace.tokens[:-1]], rope)
     assert same(np.array(trace.logits), whole[61:])
@@ -130,9 +104,10 @@ def test_longrope_neighbours_on_either_side_do_not_meet(format: str, kv: str) ->
     assert [t.digest() for t in run(tiny.engine(weights(format), kv, threads=2), asks)] == alone
 
 
-def test_a_model_with_one_set_never_computes_again(computed: list[int]) -> None:
+def test_a_model_with_one_set_never_computes_again() -> None:
+    computed: list[int] = []
     engine = tiny.engine(tiny.weights(tiny.llama(num_kv_heads=2), "q4"), "int8")
-    run(engine, [ask(62, 6, 1)])
+    run(engine, [ask(62, 6, 1)], computed)
     assert computed == [62] + [1] * 5
 
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pytest
 
-from phi4mini.engine import verify as draw_module
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.engine.sample.params import SamplingParams
@@ -59,10 +57,10 @@ ASKS = (
 
 
 @contextmanager
-def recording() -> Iterator[Callable[[Request], Trace]]:
-    """While open, every token drawn by any engine is noted; the function yielded looks a request's trace up."""
+def recording(engine: Engine) -> Iterator[Callable[[Request], Trace]]:
+    """While open, every token that the engine draws is noted; the function yielded looks a request's trace up."""
     traces: dict[int, Trace] = {}
-    draw = draw_module.sample
+    draw = engine.verifier.sample
 
     def noting(logits: np.ndarray, params: SamplingParams, history: Any, *rest: Any) -> Any:
         choice = draw(logits, params, history, *rest)
@@ -71,14 +69,18 @@ def recording() -> Iterator[Callable[[Request], Trace]]:
         trace.tokens.append(choice.id)
         return choice
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draw_module, "sample", noting)
+    engine.verifier.sample = noting
+    try:
         yield lambda request: traces[id(request.history)]
+    finally:
+        engine.verifier.sample = draw
 
 
-def run(engine: Engine, asks: Sequence[Ask] = ASKS) -> list[Trace]:
-    """All requests through one engine, each from its step on; their traces in the order given."""
-    with recording() as trace:
+def run(engine: Engine, asks: Sequence[Ask] = ASKS, passes: list[int] | None = None) -> list[Trace]:
+    """All requests through one engine, each from its step on; their traces in the order given. `passes` gets the rows
+    of every pass.
+    """
+    with recording(engine) as trace:
         requests: list[Request] = [Request(list(a.ids), a.params, a.rope) for a in asks]
         late = sorted(zip(asks, requests, strict=True), key=lambda pair: pair[0].after)
         step = 0
@@ -86,6 +88,8 @@ def run(engine: Engine, asks: Sequence[Ask] = ASKS) -> list[Trace]:
             while late and late[0][0].after <= step:
                 engine.add(late.pop(0)[1])
             engine.step()
+            if passes is not None and (rows := engine.scheduler.drawing_rows + engine.scheduler.prompt_rows):
+                passes.append(rows)
             step += 1
             assert step < 5000, "the engine does not end"
         assert all(r.finish_reason == "length" for r in requests)

@@ -18,9 +18,7 @@ from phi4mini.formats.matrix import FORMATS
 from phi4mini.kernels import activations, attention, matmul, norm, refine_logits, rope, round_weights, swiglu
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel
-from phi4mini.kernels.threads.pool import Call, Program, run_program
-from tests import tiny
-from tests.engine import traces
+from phi4mini.kernels.threads.pool import Call, run_program
 from tests.kernels import arm, harness, isa_sample, matmuls, test_attention, test_norm, test_rope, test_swiglu
 from tests.kernels.harness import fitted, same
 
@@ -191,40 +189,6 @@ def test_weights_are_rounded_to_the_same_bits() -> None:
         results.append((q, scale))
     (q, scale), (other_q, other_scale) = results
     assert same(q, other_q) and same(scale, other_scale) and q.any()
-
-
-class ArmPool:
-    """Runs an engine's programs on ARM, on one thread."""
-
-    threads = 1
-
-    def __init__(self, engine: Any) -> None:
-        self.engine, self.passes = engine, 0
-
-    def run(self, program: Program, profile: bool = False) -> None:
-        buffers = self.engine.network.buffers
-        arm.run(*program.calls, also=[buffers.tickets, buffers._scratch_memory, *buffers._tables])
-        self.passes += 1
-
-    def close(self) -> None:
-        """Nothing stays between runs."""
-
-
-@arm.needs_qemu
-@pytest.mark.parametrize(("format", "kv"), [("q4", "int8"), ("q8", "f32")])
-def test_an_engine_gives_the_same_tokens_and_logits(format: str, kv: str) -> None:
-    """A whole model: a prompt across LongRoPE's border in one pass, then a token a pass; every logit to the bit."""
-    asks = [traces.ask(62, 5, 1, temperature=1.0)]
-    weights = tiny.weights(tiny.config(), format)
-    here, there = (tiny.engine(weights, kv, running=2) for _ in range(2))
-    there.network.pool.close()
-    there.pool = there.network.pool = pool = ArmPool(there)
-    for a, b in zip(traces.run(here, asks), traces.run(there, asks), strict=True):
-        assert a.tokens == b.tokens
-        assert all(same(x, y) for x, y in zip(a.logits, b.logits, strict=True))
-    assert pool.passes >= 5
-    for engine in (here, there):
-        engine.close()
 
 
 @arm.needs_qemu

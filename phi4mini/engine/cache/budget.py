@@ -1,4 +1,4 @@
-"""How many tokens the KV cache holds: what was asked for, or what memory allows; told before anything is allocated."""
+"""How many pages the KV cache gets: as many as asked for, or as memory allows. Decided before anything is allocated."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.kv import PAGE, KVLayout
 from phi4mini.model.config import Config
 
-_MANY = 131_072  # tokens of KV cache that several requests share unless asked for more
-_KV_SHARE = 0.8  # of the memory that is free beside the weights when the engine starts, what the KV cache may grow to
+_MANY = 131_072  # most tokens of KV cache that several requests get without asking for more
+_KV_SHARE = 0.8  # share of the memory left beside the weights that the KV cache may grow to
 
 
 def kv_budget(
     config: Config, kv: str, weight_bytes: int, ctx: int | None, kv_tokens: int | None, places: int | None = None
 ) -> tuple[int, int]:
-    """(ctx, pages). `ctx`, of one request, is the model's longest unless asked for less; `kv_tokens`, of all requests
-    together, is `ctx` unless asked for more, or for `places` requests as many, up to 131,072 tokens and to what memory
-    allows. Raises BadInput for what is out of range or memory does not hold.
+    """(ctx, pages): the most tokens of one request, and the pages of the KV cache for all requests together.
+
+    `ctx` None asks for the model's longest context, or as much of it as memory allows. `kv_tokens` None asks for one
+    request of `ctx` tokens; with `places` for that many such requests, up to 131,072 tokens and to what memory allows.
+    Raises BadInput if a number is out of range or memory does not hold it, NoSpace if memory does not hold a page.
     """
     most = config.max_position_embeddings
     if ctx is not None and not 2 <= ctx <= most:

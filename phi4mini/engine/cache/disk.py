@@ -1,10 +1,12 @@
 """Pages of the KV cache as files: a prompt seen before a restart is read instead of computed.
 
-Promises: a page is served only if the weights, the code and libraries that computed it (the row "page" of
-identity.py), its layout and every token up to its end are those asked for and all bytes are there; anything else is
-ignored with one line, and the prompt is computed. Writing happens beside the passes, on a thread of its own, and never
-holds a page: one whose place was taken is left out. The folder stays below its limit, the files longest unused go
-first. Only files of the same user are read.
+Promises: a page is served only if all its bytes are there, and if the weights, the code and libraries that computed it
+(the row "page" of identity.py), its layout and every token up to its end are the ones asked for. Any other file is
+ignored with one line, and the prompt is computed. Only files that this user alone may write are read. The folder stays
+below its limit; the least recently used files are deleted first.
+
+Writing happens on a thread of its own, so that no pass waits for the disk. The thread does not hold the page it writes:
+a page whose place is taken by another request before it is copied is simply not written.
 
     bytes 0..7    magic "PHI4PAGE"
     bytes 8..11   version u32 (1)
@@ -12,7 +14,8 @@ first. Only files of the same user are read.
     bytes 16..47  sha256 of the header
     bytes 48..    header: JSON, UTF-8 (identity, name, parent, tokens, nbytes, crc32); then the page, layer by layer
 
-A file is named by the sha256 over all that leads to it: identity, LongRoPE set and salt, and the tokens, page by page.
+A file's name is a chain of sha256 from the root of the tree to its page: over the identity; then over LongRoPE set,
+salt, adapter and the first 64 tokens; then over the next 64 tokens; and so on.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ from phi4mini.kernels.kv import PAGE
 MAGIC, VERSION, SUFFIX = b"PHI4PAGE", 1, ".page"
 PREFIX = struct.Struct("<8sII32s")
 MOST_HEADER = 1 << 16  # bytes
-_DEPTH_STEP = 1000  # ns of age between a page and the next: what leads to a page outlives it
+_DEPTH_STEP = 1000  # ns: a page counts as used so much earlier than the page before it, so it is deleted first
 
 
 def _to_stderr(line: str) -> None:
@@ -54,7 +57,9 @@ def _to_stderr(line: str) -> None:
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """Where pages outlive the process. `fingerprint` names the weights: the hash of their store's header."""
+    """Where pages outlive the process. `fingerprint` is the identity of the weights: the hash of their store's header,
+    which holds the hashes of all matrices. `say` gets warnings.
+    """
 
     path: Path
     fingerprint: str
@@ -63,11 +68,11 @@ class CacheFolder:
 
 
 class _Unusable(Exception):
-    """Why a file is not read."""
+    """The reason why a file is ignored."""
 
 
 class Disk:
-    """The files of one engine. `has` and `read` are the caller's, all writing is the thread's."""
+    """The files of one engine. `has` and `read` work in the caller's thread; everything that writes is queued."""
 
     def __init__(self, folder: CacheFolder, content: Content) -> None:
         self.folder, self.content = folder, content
@@ -78,23 +83,23 @@ class Disk:
             raise BadInput(f"a prefix cache of {folder.limit} bytes holds no page of {content.nbytes}")
         _make(folder.path)
         self._warned = False
-        self._bad: set[bytes] = set()  # what was found unusable, and what replaced it: the pages after it are suspect
-        self._replaced: set[bytes] = set()
-        self._used: int | None = None
+        self._bad: set[bytes] = set()  # pages whose files were found unusable
+        self._replaced: set[bytes] = set()  # pages whose files were written anew; files that continue them are suspect
+        self._used: int | None = None  # bytes of all files; None until they are counted
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._run, name="phi4mini-prefix-cache", daemon=True)
         self._writer.start()
 
     def path(self, node: Node) -> Path:
-        """Where a page lies, or would."""
+        """The path of a page's file, whether it exists or not."""
         return self.folder.path / (node.digest.hex() + SUFFIX)
 
     def has(self, node: Node) -> bool:
-        """Whether there is a file that may hold this page."""
+        """True if there is a file under this page's name that was not found unusable."""
         return node.digest not in self._bad and os.path.exists(self.path(node))
 
     def read(self, node: Node, page: np.ndarray) -> bool:
-        """Fill a page, uint8 (nbytes,), from its file. False: it holds nothing of use, and the reason was said once."""
+        """Fill a page, uint8 (nbytes,), from its file. False, at first with a warning, if it is of no use."""
         try:
             descriptor = os.open(self.path(node), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb", buffering=0) as file:
@@ -110,26 +115,26 @@ class Disk:
         return True
 
     def put(self, node: Node) -> None:
-        """Have a page written, soon, if it has not been overtaken by then."""
+        """Queue a page to be written. It is not written if its place is taken first."""
         self._work.put(functools.partial(self._write, node))
 
     def touch(self, node: Node) -> None:
-        """Note that a page and those that lead to it were used."""
+        """Queue an update of the times of last use of a page and all pages before it."""
         self._work.put(functools.partial(self._refresh, node))
 
     def remove(self, nodes: list[Node]) -> None:
-        """Delete the files of pages."""
+        """Queue the deletion of the pages' files."""
         self._work.put(functools.partial(_unlink, [self.path(node) for node in nodes]))
 
     def close(self) -> None:
-        """Write what is left and end the thread."""
+        """Work off the queue and end the thread."""
         self._work.put(None)
         self._writer.join()
 
     # the file --------------------------------------------------------------------------------------------------------
 
     def _header(self, node: Node, about: os.stat_result, file: Any) -> dict[str, Any]:
-        """The header of an open file, if it says what is asked for."""
+        """The header of an open file. Raises _Unusable unless it is exactly the header that this page must have."""
         if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
             raise _Unusable("it is not a file that only this user may write")
         prefix = file.read(PREFIX.size)
@@ -177,7 +182,7 @@ class Disk:
         if (page := node.page) is None or (os.path.exists(self.path(node)) and not suspect):
             return
         data = self.content.view(page).copy()
-        if not node.known:  # its place was taken while it was copied
+        if not node.known:  # the place was taken during the copy, which may then hold bytes of both
             return
         text = json.dumps(self._about(node, zlib.crc32(data.data))).encode()
         size = PREFIX.size + len(text) + data.nbytes
@@ -199,7 +204,9 @@ class Disk:
             step = step.parent
 
     def _make_room(self, size: int) -> None:
-        """Delete the files longest unused until `size` more bytes fit; then a tenth more, to be quiet for a while."""
+        """If `size` more bytes do not fit, delete the least recently used files down to nine tenths of the limit. Below
+        the limit the bytes are only counted, so the folder is not listed for every page.
+        """
         if self._used is not None and self._used + size <= self.folder.limit:
             self._used += size
             return
@@ -219,7 +226,7 @@ class Disk:
 
 
 def _fill(page: np.ndarray, file: Any) -> int:
-    """Read a page in place; returns its crc32. A file that ends early leaves the rest as it is."""
+    """Read a page in place and return its crc32. A file that ends early leaves the rest of the page unchanged."""
     file.readinto(page.data)
     return zlib.crc32(page.data)
 

@@ -1,14 +1,14 @@
-"""The memory of a pass: every array that kernels read and write between weights and cache, at fixed addresses.
+"""The memory of a pass: every array that kernels read and write, but weights and KV cache.
 
-All are allocated for the largest pass; memory that no pass has touched is not resident.
+The arrays never move. A recorded pass holds their addresses, so it can run again without being patched. Each is
+allocated for the largest pass; memory that no pass has touched yet is not resident.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from phi4mini.engine.batch import Batch
 from phi4mini.formats.matrix import Matrix
 from phi4mini.kernels import attention, matmul
 from phi4mini.kernels.kv import CHUNK
@@ -16,21 +16,18 @@ from phi4mini.kernels.threads.pool import aligned
 from phi4mini.model.arrays import Weights, pieces
 from phi4mini.model.config import Config
 
-if TYPE_CHECKING:
-    from phi4mini.engine.compute.forward import Batch
-
-MAX_ROWS = 258  # of one pass, whole tiles of 3: longer prompts go in chunks, which changes no bit; 512 are no faster
+MAX_ROWS = 258  # rows of a pass: whole register tiles of 3 rows. Prompts beyond go in chunks; 512 rows are no faster
 MAX_OUTPUTS = 64  # rows of logits of one pass: 64 x 200,064 f32 are 51 MB
-PARTIAL_ROWS = 5120  # rows x chunks of attention's partial results: 64 MB at Phi-4-mini's size
-OFF_POWER = 64  # floats between the rows that a matmul sums into: 4,096 bytes apart they share a few sets of a cache
-PADDING = 12  # rows past the last that a register tile may compute
+PARTIAL_ROWS = 5120  # rows x chunks of 1,024 tokens of attention's partial results: 64 MB at Phi-4-mini's size
+OFF_POWER = 64  # extra floats between the rows of an output: rows 4,096 bytes apart would share a few sets of a cache
+PADDING = 12  # rows beyond the last that a register tile may compute; their values are ignored
 OUTPUT_ROWS = MAX_OUTPUTS + PADDING
-SLACK = 64 * 1024  # bytes of one thread's scratch beyond need, so that threads share no page
+SLACK = 64 * 1024  # extra bytes between the threads' scratch areas, so that no two threads write one memory page
 
 
 def rows_that_fit(longest: int) -> int:
-    """How many rows a pass may have when its longest sequence has `longest` tokens: bounds attention's partial
-    results.
+    """How many rows a pass may have when its longest sequence has `longest` tokens. Attention keeps a partial result
+    for each row and each 1,024 tokens it sees; this bounds their memory, so long sequences get smaller chunks.
     """
     return max(8, min(MAX_ROWS, PARTIAL_ROWS // (longest // CHUNK + 1)))
 
@@ -56,13 +53,13 @@ class Sink:
 
 
 class Buffers:
-    """Arrays by role; a leading dimension of `rows` is the largest pass plus padding."""
+    """Arrays by role. Their leading dimension is the largest pass plus padding."""
 
     def __init__(self, config: Config, weights: Weights, threads: int) -> None:
         c, rows, outputs = config, MAX_ROWS + PADDING, OUTPUT_ROWS
         self.config, self.capacity, self.threads = c, rows, threads
         self._sinks: dict[tuple[str, str, int], Sink] = {}
-        self.x = aligned((rows, c.hidden_size + OFF_POWER))
+        self.x = aligned((rows, c.hidden_size + OFF_POWER))  # the residual stream
         self.qkv = aligned((rows, c.qkv_rows + OFF_POWER))
         self.gate_up = aligned((rows, 2 * c.intermediate_size + OFF_POWER))
         self.q = aligned((rows, c.num_heads * c.head_dim))
@@ -79,25 +76,26 @@ class Buffers:
         self.logits = aligned((outputs, len(weights.head.strips()) * 16))
         self.floors = aligned(outputs)
         matmuls = sum(len(pieces(m)) for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))
-        self.tickets = aligned((matmuls + c.num_layers + 2, 8), np.int64)  # attention has one too, the head two
+        self.tickets = aligned((matmuls + c.num_layers + 2, 8), np.int64)  # attention has one a layer, the head two
         self.tickets_used = 0
         self._scratch(c, weights, threads)
         self._tables: list[np.ndarray] = []
 
     def sink(self, role: str, matrix: Matrix) -> Sink:
-        """Where `matrix` reads its activations; one for each role, format and width."""
+        """The buffer from which `matrix` reads its activations. Matrices of one role, format and width share it."""
         key = role, matrix.format.name, matrix.cols
         if key not in self._sinks:
             self._sinks[key] = Sink(matrix, 2 * OUTPUT_ROWS if role == "output" else self.capacity)
         return self._sinks[key]
 
     def ticket(self) -> np.ndarray:
-        """A counter of its own, i64, for an operation that hands out tiles; zero at the start of each pass."""
+        """The next unused counter, i64, for an operation whose threads draw tiles from it. Zero at the start of a pass.
+        """
         self.tickets_used += 1
         return self.tickets[self.tickets_used - 1]
 
     def queries(self, kind: str) -> dict[str, np.ndarray]:
-        """The rotated queries as a KV cache of that kind wants them: int8 with scales, or f32 in the same memory."""
+        """The rotated queries as a KV cache of this kind needs them: int8 with scales, or f32 in the same memory."""
         q = self.q.view(np.int8) if kind == "int8" else self.q
         return {"q": q, "q_scale": self.q_scale, "q_start": self.q_start}
 
@@ -106,7 +104,7 @@ class Buffers:
         return {"scratch": self._scratch_memory, "scratch_stride": self._scratch_stride}
 
     def load(self, batch: Batch, embed: Matrix, tall: int) -> None:
-        """Write a pass's inputs where the programs expect them."""
+        """Write a pass's inputs to where its program reads them. `tall`: rows of an attention tile."""
         n, outputs = len(batch.ids), len(batch.wanted)
         self.x[:n, : embed.cols] = embed.rows_at(batch.ids)
         for name in ("positions", "pages", "slots", "cos", "sin"):
@@ -121,7 +119,9 @@ class Buffers:
         self.tickets[:] = 0
 
     def _cut(self, batch: Batch, tall: int) -> np.ndarray:
-        """Runs into attention tiles of at most `tall` rows. The page tables are kept alive until the next pass."""
+        """Cut runs into attention tiles of at most `tall` rows, int64 (tiles, 4): first row, rows, position, address of
+        the page table. Kernels follow that address, so the tables are kept alive until the next pass.
+        """
         self._tables = [np.ascontiguousarray(table, np.int32) for _, _, table in batch.runs]
         tiles = []
         for (first, count, _), table in zip(batch.runs, self._tables, strict=True):

@@ -3,19 +3,18 @@
     x = embed[ids]
     layer:  a = rmsnorm(x)      q, k, v = rope(qkv a)      o = attend(q, cache)      x += o_proj o
             a = rmsnorm(x)      h = silu(gate a) * up a                              x += down h
-    logits = head rmsnorm(x[wanted]), the likely ones looked at twice (kernels/refine_logits.py)
+    logits = head rmsnorm(x[wanted]), the largest computed again with finer activations (kernels/refine_logits.py)
 
-`Batch` says which tokens of which sequences to compute; rows of any mix of sequences go through together, and no
-row's bits depend on its neighbours. Inputs of a step are written into fixed buffers, so a program is patched nowhere
-and runs as one native call a thread.
+A `Batch` says which tokens of which sequences to compute. Rows of any mix of sequences go through together, and no
+row's bits depend on its neighbours. A pass's inputs are written into buffers at fixed addresses, so a recorded program
+runs again unchanged, as one native call a thread: Python's cost does not grow with the number of layers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from phi4mini.engine.batch import Batch
 from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS, OUTPUT_ROWS, Buffers, Sink
 from phi4mini.errors import BadInput
 from phi4mini.formats.matrix import Matrix
@@ -31,27 +30,10 @@ from phi4mini.model.config import Config
 NO_WINDOW = 1 << 40  # tokens: longer than any context
 
 
-@dataclass
-class Batch:
-    """One pass: `rows` tokens, grouped into runs of consecutive tokens of one sequence.
-
-    ids, positions, pages, slots: (rows,) the token, its place in its sequence, where its K and V go. cos, sin: f32
-    (rows, rotary_dim / 2). runs: (first row, number of rows, page table int32 of that sequence). wanted: rows whose
-    logits are asked for.
-    """
-
-    ids: np.ndarray
-    positions: np.ndarray
-    pages: np.ndarray
-    slots: np.ndarray
-    cos: np.ndarray
-    sin: np.ndarray
-    runs: list[tuple[int, int, np.ndarray]]
-    wanted: np.ndarray
-
-
 class Network:
-    """Weights, buffers and programs of one model on this machine."""
+    """Weights, KV cache, buffers and recorded programs of one model. `cache` is uint8 (pages, layers, bytes of a page
+    in one layer); `pool` runs the programs.
+    """
 
     def __init__(self, weights: Weights, kv: str, pages: int, pool: Pool) -> None:
         check_shapes(weights.config)
@@ -82,22 +64,29 @@ class Network:
         return (x * scale * self.weights.norm).astype(np.float32)
 
     def program(self, rows: int, outputs: int, tall: int) -> Program:
-        """The recorded pass for this shape; more than 8 rows (or outputs) share one program."""
+        """The program for this shape: rows of the pass, rows of logits, rows of an attention tile. Up to 8 rows have
+        kernels of their own; for more rows, one program reads the number from a buffer. The same holds for outputs.
+        """
         key = (rows if rows <= matmul.FEW else 0, outputs if outputs <= matmul.FEW else MAX_OUTPUTS, tall)
         if key not in self._programs:
-            crew = Crew(self.pool.threads) if key[0] else None  # a chunk of a prompt shares its tiles out by itself
+            # threads of a chunk draw tiles from counters, so one that lost its core just takes fewer: no crew needed
+            crew = Crew(self.pool.threads) if key[0] else None
             self._programs[key] = Program(self._record(key[0] or MAX_ROWS, key[1], tall), crew)
         return self._programs[key]
 
     def drop(self, page: int) -> None:
-        """Zero a page in every layer: after a numerical error nothing of it may reach another sequence."""
+        """Zero a page in every layer, after a numerical error. Attention masks all that lies behind a sequence's end,
+        so NaN left in a page reaches no other sequence; zeroing it is a second fence.
+        """
         self.cache[page] = 0
 
     def _tile_height(self, batch: Batch) -> int:
         return attention.height(max(n for _, n, _ in batch.runs), self.config.group_size)
 
     def _specs(self) -> list[Spec]:
-        """Every kernel that a pass of any shape may come to need. Layers of one make are looked at once."""
+        """Every kernel that a pass of any shape may need. Layers whose matrices have the same formats and rows need the
+        same kernels, so one of them is recorded.
+        """
         layers = {_make(w): w for w in self.weights.layers}
         every = range(1, matmul.FEW + 1)
         calls = [c for rows in every for c in self._record(rows, 0, 1, list(layers.values()))]
@@ -110,6 +99,9 @@ class Network:
     # the straight line -----------------------------------------------------------------------------------------------
 
     def _record(self, rows: int, outputs: int, tall: int, layers: list[LayerWeights] | None = None) -> list[Call]:
+        """The calls of a pass, in order, with the addresses of all their arrays. A barrier follows each call, so a call
+        may read what any thread wrote in the one before.
+        """
         self.buffers.tickets_used = 0
         calls: list[Call] = []
         for index, layer in enumerate(self.weights.layers if layers is None else layers):
@@ -118,6 +110,11 @@ class Network:
         return calls + (self._head(outputs) if outputs else [])
 
     def _attention(self, index: int, weight: np.ndarray, qkv: Stored, o: Matrix, rows: int, tall: int) -> list[Call]:
+        """x += o_proj attend(rope(qkv norm(x))), with K and V appended to the cache of layer `index` on the way.
+
+        A long context is attended in chunks of 1,024 tokens, each with a partial result: threads can share one row, and
+        since the chunks' borders are fixed, `merge` adds the same numbers in the same order on any number of threads.
+        """
         c, b = self.config, self.buffers
         shape = {"heads": c.num_heads, "kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
         kind = self.layout.kind
@@ -144,6 +141,7 @@ class Network:
         ]  # fmt: skip
 
     def _feed_forward(self, weight: np.ndarray, gate_up: Stored, down: Matrix, rows: int) -> list[Call]:
+        """x += down (silu(gate) * up). The SwiGLU writes its product already rounded as `down` reads it."""
         b = self.buffers
         out = b.sink("feed_forward", down)
         return [
@@ -156,8 +154,8 @@ class Network:
         ]  # fmt: skip
 
     def _projection(self, weight: np.ndarray, matrix: Stored, out: np.ndarray, rows: int) -> list[Call]:
-        """The residual stream, normed, times a matrix or its parts one after the other. Each format among them reads
-        activations of its own.
+        """The normed residual stream times a matrix, or times the parts of a stack one after the other. Parts of
+        different formats need differently rounded activations, so the norm writes them once for each format.
         """
         b, parts = self.buffers, pieces(matrix)
         sinks = {part.format.name: b.sink("hidden", part) for part in parts}
@@ -169,6 +167,9 @@ class Network:
         return calls
 
     def _head(self, outputs: int) -> list[Call]:
+        """Logits of the wanted rows. A quantised head reads int8 activations; the norm leaves their rounding error as a
+        second int8 row, `fine` rows further down, for `_second_look`.
+        """
         b, head = self.buffers, self.weights.head
         into, fine = b.sink("output", head), OUTPUT_ROWS if head.format.block else 0
         calls = [
@@ -182,6 +183,9 @@ class Network:
         return calls + (self._second_look(into, fine) if fine else [])
 
     def _second_look(self, x: Sink, fine: int) -> list[Call]:
+        """Add head times rounding error, but only in the strips of 16 tokens that hold a row's largest logits: at most
+        256 of 12,504. For all strips this was a quarter of a pass of 8 rows (docs/log.md).
+        """
         b, head = self.buffers, self.weights.head
         stride, strips = b.logits.strides[0], len(head.strips())
         return [
@@ -204,6 +208,12 @@ class Network:
     def _matmul(
         self, w: Matrix, x: Sink, out: np.ndarray, rows: int, residual: bool, count: np.ndarray | None = None
     ) -> Call:
+        """out = w x, or out += w x with `residual`. `count`: the buffer that holds the number of rows, where it is not
+        the pass's.
+
+        Up to 8 rows, the kernel is compiled for that number and each thread has a fixed share of strips. More rows, and
+        weights without blocks, read their number from a buffer; threads draw tiles from a ticket.
+        """
         b, strips = self.buffers, len(w.strips())
         common: dict[str, int | np.ndarray] = {
             "weights": w.data,
@@ -227,7 +237,7 @@ class Network:
 
 
 def _make(w: LayerWeights) -> tuple[tuple[str, int], ...]:
-    """What two layers have in common that need the same kernels."""
+    """Formats and rows of a layer's matrices: layers that agree in them need the same kernels."""
     return tuple((m.format.name, m.rows) for stored in (w.qkv, w.o, w.gate_up, w.down) for m in pieces(stored))
 
 
@@ -243,7 +253,7 @@ def matmul_spec(w: Matrix, rows: int, residual: bool) -> Spec:
 
 
 def check_shapes(c: Config) -> None:
-    """Refuse what the kernels' vectors cannot tile, naming it."""
+    """Raise BadInput naming a size that the kernels' vectors cannot tile."""
     for name, value, unit in (
         ("hidden_size", c.hidden_size, activations.BLOCK),
         ("intermediate_size", c.intermediate_size, activations.BLOCK),

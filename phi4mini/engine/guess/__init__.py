@@ -1,1 +1,1 @@
-"""Guessed tokens that a pass verifies: they change the speed and never the answer."""
+"""Guessing the next tokens for a pass to verify (speculative decoding): changes the speed, never the answer."""

@@ -1,7 +1,7 @@
-"""How an answer is drawn: the parameters of one request, each checked when they are made.
+"""Sampling parameters of one request, checked when they are made.
 
-Promise: a SamplingParams that exists is valid but for ids beyond a vocabulary it has not seen (`check_vocabulary`).
-It does not know the model, its end ids or any text: stop strings and defaults belong to who holds the tokenizer.
+Promise: a SamplingParams that exists is valid, except that it does not know the vocabulary: `check_vocabulary` refuses
+ids beyond it. It knows neither the model's end ids nor any text: stop strings and defaults belong to llm/.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 MAX_TOP_LOGPROBS = 20
-MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1  # any 64 bits, read as signed or as unsigned
-RANDOM_SEED = -1  # as in llama.cpp and Ollama: draw one
+MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1  # any 64 bits, signed or unsigned
+RANDOM_SEED = -1  # as in llama.cpp and Ollama: draw a seed
 _MAX_TOKENS = 2**31 - 1
 _MAX_BIASED = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the answer is drawn; every value is checked here, and a bad one is a BadInput naming it and its range.
+    """How the answer is drawn. Raises BadInput naming the parameter and its range.
 
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `repetition_penalty` is Hugging Face's (over
     prompt and answer: positive logits divided, negative multiplied); `frequency_penalty` and `presence_penalty` are
     OpenAI's (over the answer: subtracted per occurrence, and once). `seed` None or -1 draws one: see `with_seed`.
-    `stop_ids` end the answer besides the model's own; `ignore_eos` goes on past the model's own; both are held back
-    until `min_new_tokens`. `logprobs` and `prompt_logprobs` ask for that many alternatives a token, None for nothing.
+    `stop_ids` end the answer as the model's own end ids do; with `ignore_eos` the model's own do not. Both kinds are
+    banned until `min_new_tokens`. `banned_ids` are never drawn. `logprobs` and `prompt_logprobs` ask for that many
+    alternatives a token; 0 gives the token's own value alone, None nothing.
     """
 
     max_new_tokens: int | None = None
@@ -76,14 +77,14 @@ class SamplingParams:
             raise BadInput(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Refuse ids the model does not have, which only the owner of the model can tell."""
+        """Raise BadInput for ids that a vocabulary of this size does not have."""
         for name in ("logit_bias", "stop_ids", "banned_ids"):
             beyond = next((i for i in getattr(self, name) if i >= vocab_size), None)
             if beyond is not None:
                 raise BadInput(f"{name}: id {beyond} is beyond the model's last id {vocab_size - 1}")
 
     def with_seed(self) -> SamplingParams:
-        """The same parameters with a seed: drawn once per request, so that it can be reported and used again."""
+        """The same parameters with a seed. It is drawn once a request, so that it can be reported and used again."""
         # 53 bits survive a round trip through JSON in every language
         return self if self.seed not in (None, RANDOM_SEED) else replace(self, seed=secrets.randbits(53))
 
@@ -99,7 +100,7 @@ class SamplingParams:
 
 
 def _shown(value: object) -> str:
-    """The value as an error shows it: short, and safe for what repr refuses or would spell out at length."""
+    """The value as an error message shows it: at most 40 characters."""
     if isinstance(value, int) and abs(value) >= 10**20:
         return "a number beyond 20 digits"  # repr of an int beyond 4300 digits raises
     if isinstance(value, Sized) and len(value) > 40:

@@ -1,14 +1,15 @@
 """From logits to the next id: a chain of pure functions over the parameters of a request.
 
-Promise: `sample` is a function of (logits, history, params, position, seed) and nothing else, so a token can be drawn
-alone, in a batch, ahead of time or again, and is the same token. Its arithmetic is elementwise IEEE operations and
-fixed-order sums: no library exp, whose last bit differs between CPUs. Equal logits rank by id, the lower first.
+Promise: `sample` is a function of (logits, history, params, position, seed) and nothing else. A token that is drawn
+alone, in a batch, as a guess or again after preemption is the same token. The arithmetic is elementwise IEEE operations
+and sums in a fixed order, with an exp of its own: the last bit of a library's exp differs between CPUs. Equal logits
+rank by id, the lower first.
 
-The order: NaN check, `logit_bias`, penalties, bans, a constraint's mask; then over the ids ranked by logit:
-temperature, `top_k`, `top_p`, `min_p`, draw. Log-probabilities are of the model's own distribution, before any of it.
+The order: NaN check, `logit_bias`, penalties, bans, the constraint's mask; then over the ids ranked by logit:
+temperature, `top_k`, `top_p`, `min_p`, draw. Log-probabilities are those of the model's own distribution, before all
+of that.
 
-It does not know text, stop strings or when a request ends: `stop_ids`, `ignore_eos` and `max_new_tokens` are
-obeyed by the engine.
+It knows neither text nor the end of a request: the engine obeys `stop_ids`, `ignore_eos` and `max_new_tokens`.
 
     choice = sample(logits, SamplingParams(temperature=0.7, top_p=0.9), History(prompt_ids), position=12, seed=1)
 """
@@ -30,13 +31,13 @@ __all__ = ["Choice", "History", "SamplingParams", "check_finite", "given", "samp
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.uint32]
 
-_FIRST_LOOK = 1024  # ids ranked before the draw asks for more; nearly every draw of a language model ends among them
+_FIRST_LOOK = 1024  # ids ranked at first, of 200,064; nearly every draw ends among them, and ranking all costs far more
 
 
 class History:
-    """What penalties look at: the prompt's ids as a set and the answer's ids with their counts.
+    """The ids that penalties count: the prompt's as a set, the answer's with their numbers of occurrences.
 
-    `append` and `pop` undo each other exactly, so that guessed tokens can be tried and taken back.
+    `pop` undoes `append` exactly.
     """
 
     def __init__(self, prompt: Iterable[int] | Ids = ()) -> None:
@@ -66,7 +67,7 @@ class History:
 
 
 class Choice(NamedTuple):
-    """A chosen id; with `logprobs` its log-probability and the most probable (id, log-probability), best first."""
+    """A chosen id. With `logprobs` its log-probability, and the most probable (id, log-probability), best first."""
 
     id: int
     logprob: float | None
@@ -82,9 +83,9 @@ def sample(
     held_ids: Iterable[int] = (),
     mask: Mask | None = None,
 ) -> Choice:
-    """Choose the id at `position` (any number that is the same whenever this token is drawn again).
+    """Choose the id at `position`, its place in the sequence.
 
-    logits: float32 (vocab,), left as they are. held_ids: the model's own end ids, banned until `min_new_tokens`.
+    logits: float32 (vocab,), not changed. held_ids: the model's own end ids, banned until `min_new_tokens`.
     mask: uint32 (ceil(vocab / 32),) whose set bits are the ids that may be chosen. Raises NumericalError for NaN or
     infinite logits and BadInput when every id is banned or masked.
     """
@@ -102,7 +103,7 @@ def sample(
 
 
 def given(logits: Floats, token: int, params: SamplingParams) -> Choice:
-    """A token that was chosen already, with the log-probabilities that `params` ask for."""
+    """A token that is decided already, with the log-probabilities that `params` ask for."""
     if params.logprobs is None:
         return Choice(token, None, None)
     total = _log_total(logits)
@@ -123,13 +124,13 @@ def top_logprobs(logits: Floats, count: int) -> list[tuple[int, float]]:
 def token_logprobs(logits: Floats, ids: npt.ArrayLike) -> Floats:
     """Log-probability of ids (n,) under float32 logits (n, vocab), computed in float64: float32 (n,).
 
-    Goes row by row and there in blocks: the float64 copy of the logits of a long prompt would be gigabytes.
+    Works on one row at a time: a float64 copy of the logits of a whole prompt would take gigabytes.
     """
     rows = zip(logits, np.asarray(ids, np.int64), strict=True)
     return np.array([float(row[token]) - _log_total(row) for row, token in rows], np.float32)
 
 
-# --- the edits: what is done to the scores before they are ranked ---------------------------------------------------
+# --- edits of the scores before they are ranked ----------------------------------------------------------------------
 
 
 def _edit(logits: Floats, params: SamplingParams, history: History, held_ids: Iterable[int]) -> Floats:
@@ -152,16 +153,16 @@ def _edit(logits: Floats, params: SamplingParams, history: History, held_ids: It
 def _penalise(scores: Floats, params: SamplingParams, history: History) -> None:
     ids, counts = history.generated_counts()
     seen = np.concatenate([history.prompt_ids, ids])
-    before = scores[seen]  # gathered first: an id in prompt and answer is penalised once, as in Hugging Face
+    before = scores[seen]  # gathered before any is changed: an id in both is penalised once, as in Hugging Face
     penalty = np.float32(params.repetition_penalty)
-    with np.errstate(over="ignore"):  # plus infinity is caught when the best is looked at, minus infinity never wins
+    with np.errstate(over="ignore"):  # `sample` refuses plus infinity as the best score; minus infinity is never it
         scores[seen] = np.where(before < 0, before * penalty, before / penalty)
     scores[ids] -= counts * np.float32(params.frequency_penalty) + np.float32(params.presence_penalty)
 
 
 def _masked(scores: Floats, mask: Mask) -> Floats:
-    """A copy of scores with minus infinity where the mask has no bit, without a branch an id: the smaller of a score
-    and an infinity whose sign is the bit.
+    """A copy of scores with minus infinity where the mask's bit is clear. Without a branch for each id: a clear bit
+    becomes the sign of an infinity, and the result is the smaller of score and infinity.
     """
     bound = np.unpackbits(~mask.view(np.uint8), count=scores.size, bitorder="little").astype(np.uint32)
     bound <<= 31
@@ -178,11 +179,13 @@ def _nothing_left(position: int, mask: Mask | None) -> str:
     return f"every id that the constraint allows at position {position} is banned by banned_ids or held back"
 
 
-# --- the draw: over ids ranked by (score descending, id ascending) --------------------------------------------------
+# --- the draw, over ids ranked by (score descending, id ascending) ---------------------------------------------------
 
 
 def _draw(scores: Floats, params: SamplingParams, uniform: float) -> int:
-    """Inverse of the cumulative distribution at `uniform`, ranking no more ids than the answer needs."""
+    """Inverse of the cumulative distribution at `uniform`. Ranks few ids at first, and more only if the draw needs
+    them: sorting a whole vocabulary for each token would be the slowest step.
+    """
     limit = min(params.top_k or scores.size, scores.size)
     look = limit if params.top_k else _FIRST_LOOK
     best = scores.max()
@@ -202,7 +205,7 @@ def _draw(scores: Floats, params: SamplingParams, uniform: float) -> int:
 
 
 def _kept(weights: Floats, mass: Doubles, total: float, params: SamplingParams) -> int:
-    """How many of the ranked ids `top_p` and `min_p` keep: at least one, and all where neither ends among them."""
+    """How many of the ranked ids `top_p` and `min_p` keep: at least one; all if neither limit falls among them."""
     kept = len(weights)
     if params.top_p < 1:
         kept = min(kept, int(np.searchsorted(mass, params.top_p * total)) + 1)
@@ -213,13 +216,13 @@ def _kept(weights: Floats, mass: Doubles, total: float, params: SamplingParams) 
 
 
 def _ranked(scores: Floats, look: int) -> Ids:
-    """At least the `look` best ids that are not banned (all of them if fewer), in the order of the ranking."""
+    """At least the `look` best ids that are not banned (all of them if they are fewer), in the order of the ranking."""
     columns = 2 * look
     if 2 * columns <= scores.size:
-        # of the largest scores of 2 x look disjoint groups, the look-th largest is reached by at least look scores
+        # take the maxima of 2 x look disjoint groups; at least `look` scores reach the look-th largest of them
         peaks = scores[: scores.size // columns * columns].reshape(-1, columns).max(axis=0)
         floor = np.partition(peaks, columns - look)[columns - look]
-        ids = np.flatnonzero(scores >= floor if floor > -np.inf else scores > floor)  # the banned are none of the best
+        ids = np.flatnonzero(scores >= floor if floor > -np.inf else scores > floor)  # banned ids are minus infinity
     else:
         ids = np.arange(scores.size)
     ranked = _sorted(scores, ids)
@@ -228,23 +231,23 @@ def _ranked(scores: Floats, look: int) -> Ids:
 
 def _sorted(scores: Floats, ids: Ids) -> Ids:
     """ids by (score descending, id ascending): one sort of 64-bit keys, seven times faster than a stable argsort."""
-    bits = (np.float32(0) - scores[ids]).view(np.int32)  # zero minus, not minus: both zeros become one
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as integers these compare like the floats they were
+    bits = (np.float32(0) - scores[ids]).view(np.int32)  # 0 - x, not -x: +0 and -0 become equal
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as integers these compare like the floats
     keys = (ordered.astype(np.int64) << 32) | ids
     keys.sort()
     return keys & 0xFFFFFFFF
 
 
-_BLOCK = 16384  # keeps intermediates in the second-level cache
+_BLOCK = 16384  # elements: intermediates stay in the second-level cache
 _EXP_TERMS = [np.float32(1 / math.factorial(k)) for k in range(6, -1, -1)]
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # Cephes expf: n * high is exact
 
 
 def _weights(scores: Floats, best: np.float32, temperature: float) -> Floats:
-    """exp((scores - best) / temperature), float32, relative error 3e-7; what is below e^-87 counts as e^-87."""
+    """exp((scores - best) / temperature), float32, relative error 3e-7. Exponents below -87 count as -87."""
     scale = np.float32(min(1 / temperature, 1e30))
     out = np.empty_like(scores)
-    with np.errstate(over="ignore"):  # an overflow to minus infinity is an honest zero
+    with np.errstate(over="ignore"):  # an overflow is minus infinity, which counts as -87 like all small scores
         for start in range(0, scores.size, _BLOCK):
             part = slice(start, start + _BLOCK)
             out[part] = _exp(np.maximum((scores[part] - best) * scale, np.float32(-87)))
@@ -264,7 +267,7 @@ def _exp(z: Floats) -> Floats:
 
 
 def _uniform(seed: int, position: int) -> float:
-    """The number in [0, 1) that belongs to (seed, position): counter-based, so no draw depends on those before it."""
+    """The random number in [0, 1) of (seed, position). Counter-based: no draw depends on the draws before it."""
     return float(int(np.random.Philox(key=seed % 2**64, counter=position).random_raw()) >> 11) * 2.0**-53
 
 

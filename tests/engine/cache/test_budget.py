@@ -44,7 +44,7 @@ def test_more_tokens_hold_more_requests_at_once() -> None:
         params = SamplingParams(max_new_tokens=20, ignore_eos=True)
         requests = [made.add(Request(tiny.ids(70, i), params)) for i in range(6)]
         made.step()
-        assert sum(bool(r.table) for r in requests) == held
+        assert sum(bool(r.seat.table) for r in requests) == held
         made.close()
 
 
@@ -83,7 +83,7 @@ def test_the_load_is_what_happened() -> None:
     assert (now.running, now.waiting, now.passes, now.drawn) == (2, 1, 6, 7)
     assert (now.prompt_tokens, now.cached_tokens, now.idle) == (216, 384, 0)
     assert now.free == 40 - 3 - 2
-    made.scheduler._step_back(made.scheduler.running[-1])
+    made.scheduler.preempt(made.scheduler.running[-1])
     assert made.load().preemptions == 1
 
 

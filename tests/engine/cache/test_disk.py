@@ -37,6 +37,7 @@ from tests.engine.reuse import (
     folder,
     reused,
 )
+from tests.engine.schedule.test_prefix import adapted
 from tests.engine.test_invariance import assert_same
 from tests.engine.traces import ASKS, Ask, ask, run
 
@@ -68,20 +69,20 @@ def before(tmp_path: Path) -> Ask:
     return a
 
 
-def test_reading_is_spread_over_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_is_spread_over_passes(tmp_path: Path) -> None:
     """One page a pass: who decodes goes on in each, and no token is computed that lies on disk."""
-    monkeypatch.setattr(cache_module, "_LOAD", 1)
     a, other = begin(400, 5, 1), ask(5, 40, 9)
     made = engine(folder=folder(tmp_path))
     run(made, [a])
     made.close()
     made = engine(folder=folder(tmp_path))
+    made.scheduler.prefix.read_bytes = 1
     decoding = made.add(Request(list(other.ids), other.params))
     made.step()
     restored = made.add(Request(list(a.ids), a.params, a.rope))
     for count in range(1, 7):
         made.step()
-        assert len(restored.table) >= count and len(decoding.generated) >= 1 + count
+        assert len(restored.seat.table) >= count and len(decoding.generated) >= 1 + count
         check_pages(made, [decoding, restored])
     assert tiny.finish(made, [restored, decoding]) == [alone(a).tokens, alone(other).tokens]
     assert restored.cached_tokens == 384
@@ -101,6 +102,19 @@ def test_what_others_share_on_disk_is_extended(tmp_path: Path, before: Ask) -> N
         0, 0, 128, 192,
     ]  # fmt: skip
     made.close()
+
+
+def test_different_adapters_never_share_on_disk(tmp_path: Path) -> None:
+    a = begin(150, 5, 1)
+    kinds: list[dict[str, str]] = [{}, {"adapter": "x"}, {"adapter": "y"}, {"salt": "x"}]
+    made = engine(folder=folder(tmp_path))
+    assert adapted(made, a, kinds[:2]) == [0, 0]
+    made.close()
+    assert len(files(tmp_path)) == 4, "two pages of each"
+    made = engine(folder=folder(tmp_path))
+    assert adapted(made, a, kinds) == [128, 128, 0, 0]
+    made.close()
+    assert len(files(tmp_path)) == 8
 
 
 def test_a_page_from_disk_needs_a_place(tmp_path: Path) -> None:
@@ -183,7 +197,7 @@ def test_a_hash_that_collides_serves_nothing_wrong(tmp_path: Path, monkeypatch: 
     assert len(files(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("other", ["fingerprint", "kv", "engine/compute/buffers.py", "formats.py", "numpy"])
+@pytest.mark.parametrize("other", ["fingerprint", "kv", "engine/compute/buffers.py", "formats/matrix.py", "numpy"])
 def test_FI10_files_of_other_weights_kinds_and_code_are_not_found(
     tmp_path: Path, before: Ask, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +328,7 @@ def test_a_page_whose_place_was_taken_is_not_written(tmp_path: Path) -> None:
     for when in ("before", "while"):
         table: list[int] = []
         made.pages.grow(table, PAGE)
-        node = made.pages.learn(Node(prefix._top, bytes(4 * PAGE), table[0]))
+        node = made.pages.learn(Node(prefix._root, bytes(4 * PAGE), table[0]))
 
         def taken(self: Content, page: int, node: Node = node) -> np.ndarray:
             node.page = None

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from phi4mini.engine.engine import Engine
-from phi4mini.engine.guess.lookup import MOST, ROW, Guesser
+from phi4mini.engine.guess.guesser import MOST
+from phi4mini.engine.guess.lookup import ROW, Lookup
 from phi4mini.engine.request import Request
 from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.weights.store.store import open_store
@@ -15,22 +16,22 @@ from phi4mini.weights.store.store import open_store
 
 def test_what_followed_before_is_guessed():
     ids = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]
-    assert Guesser().guess(ids, 3) == [4, 5, 6]
+    assert Lookup().guess(ids, 3) == [4, 5, 6]
 
 
 def test_the_place_with_the_longest_common_past_wins():
     ids = [9, 1, 2, 3, 50, 51, 52, 8, 1, 2, 3, 60, 61, 62, 9, 1, 2, 3]
-    assert Guesser().guess(ids, MOST)[0] == 50
+    assert Lookup().guess(ids, MOST)[0] == 50
 
 
 def test_new_text_gives_no_guess():
-    assert Guesser().guess(list(range(100)), MOST) == []
-    assert Guesser().guess([1, 2], MOST) == [] and Guesser().guess([1], MOST) == []
+    assert Lookup().guess(list(range(100)), MOST) == []
+    assert Lookup().guess([1, 2], MOST) == [] and Lookup().guess([1], MOST) == []
 
 
 def test_the_width_follows_success():
     long, short = [*range(40), *range(12)], [*range(40), 4, 5]
-    trusted, failing = Guesser(), Guesser()
+    trusted, failing = Lookup(), Lookup()
     assert len(trusted.guess(long, MOST)) == MOST and len(trusted.guess(long, 2)) == 2
     assert 1 <= len(failing.guess(short, MOST)) < MOST
     for _ in range(30):
@@ -38,7 +39,7 @@ def test_the_width_follows_success():
         failing.learn(4, 0)
     assert failing.guess(short, MOST) == []
     assert len(failing.guess(long, MOST)) == MOST  # how two shared tokens fail says nothing of twelve
-    lucky = Guesser()
+    lucky = Lookup()
     for _ in range(30):
         lucky.guess(short, MOST)
         lucky.learn(MOST, MOST)
@@ -47,7 +48,7 @@ def test_the_width_follows_success():
 
 def test_a_guess_is_as_long_as_it_pays():
     """Against the formula of the module's head, on all lengths."""
-    guesser, ids = Guesser(), [*range(40), 4, 5, 6]
+    guesser, ids = Lookup(), [*range(40), 4, 5, 6]
     made = guesser.guess(ids, MOST)
     chances = [0.45, 0.6, 0.7, 0.8, 0.85, 0.9, 0.9]  # after 3, 4, ... shared tokens
     gains = [(1 + sum(math.prod(chances[:i]) for i in range(1, n + 1))) / (1 + n * ROW) for n in range(MOST + 1)]
@@ -56,17 +57,17 @@ def test_a_guess_is_as_long_as_it_pays():
 
 def test_a_guess_that_was_not_made_teaches():
     """One shared token is no reason to guess, until what would have been guessed has come true."""
-    guesser, ids = Guesser(), [*range(1, 9), 50, 1]
+    guesser, ids = Lookup(), [*range(1, 9), 50, 1]
     assert guesser.guess(ids, MOST) == []
     ids.append(2)
     guesser.guess(ids, MOST)
     ids += [60, 5]
     assert guesser.guess(ids, MOST)[:1] == [6]
-    assert Guesser().guess(ids, MOST) == [], "one that has seen nothing come true does not"
+    assert Lookup().guess(ids, MOST) == [], "one that has seen nothing come true does not"
 
 
 def test_the_index_grows_with_the_text():
-    guesser, ids = Guesser(), [1, 2, 3, 4]
+    guesser, ids = Lookup(), [1, 2, 3, 4]
     assert guesser.guess(ids, MOST) == []
     ids += [9, 8, 1, 2, 3]
     assert guesser.guess(ids, MOST)[:1] == [4]

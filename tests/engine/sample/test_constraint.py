@@ -15,7 +15,6 @@ from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request, Token
 from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.engine.sample.sampling import History, sample
-from phi4mini.engine.schedule import scheduler as scheduler_module
 from phi4mini.errors import BadInput
 from phi4mini.model.arrays import Weights
 from tests import tiny
@@ -201,13 +200,12 @@ def test_the_ids_are_the_same(way: str) -> None:
 
 
 @pytest.mark.parametrize("rows", [5, 30])
-def test_the_ids_are_the_same_in_chunks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: rows)
-    assert answers(engine(speculate=True), requests()) == alone()
+def test_the_ids_are_the_same_in_chunks(rows: int) -> None:
+    assert answers(engine(speculate=True, rows=rows), requests()) == alone()
 
 
 def test_the_ids_are_the_same_after_preemption() -> None:
-    """Pages for one, so that some step back by themselves; and all are made to at some place of their answers."""
+    """Pages for one, so that some are preempted; and every request is preempted at some place of its answer."""
     made, asked, back = engine(pages=5, speculate=True), requests(), []
     for request in asked:
         made.add(request)
@@ -217,7 +215,7 @@ def test_the_ids_are_the_same_after_preemption() -> None:
         made.step()
         if step % 7 == 3 and made.scheduler.running:
             back.append(len(made.scheduler.running[-1].generated))
-            made.scheduler._step_back(made.scheduler.running[-1])
+            made.scheduler.preempt(made.scheduler.running[-1])
     assert [r.generated for r in asked] == alone() and made.pages.free == 5
     assert len(set(back)) > 4 and made.load().preemptions > 4
 
@@ -266,7 +264,7 @@ def test_what_a_constraint_raises_ends_its_request_alone(method: str, speculate:
         made.add(request)
     while made.has_work:
         handed += [t.id for t in made.step() if t.request is bad]
-    assert bad.finish_reason == "error" and str(bad.error) == f"{method} went wrong" and not bad.table
+    assert bad.finish_reason == "error" and str(bad.error) == f"{method} went wrong" and not bad.seat.table
     whole = answers(engine(), [Request(tiny.ids(40), params, constraint=Rhythm())])[0]
     assert handed == bad.generated == whole[: len(handed)] and handed
     assert [r.generated for r in others] == alone()

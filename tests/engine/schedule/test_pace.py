@@ -12,7 +12,6 @@ from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.engine.schedule.pace import LEAST, LONGER, Pace
-from phi4mini.engine.schedule.scheduler import Scheduler
 from tests import tiny
 from tests.engine.traces import ASKS, run
 
@@ -116,9 +115,8 @@ class Varying(Pace):
 
 
 def paced(pace: Pace, running: int = 64) -> Engine:
-    made = tiny.engine(tiny.weights(tiny.config(), "q4"), ctx=1088, pages=40, running=running, speculate=True)
-    made.scheduler = Scheduler(made.config, made.pages, 1088, True, running, pace=pace)
-    return made
+    weights = tiny.weights(tiny.config(), "q4")
+    return tiny.engine(weights, ctx=1088, pages=40, running=running, speculate=True, pace=pace)
 
 
 @pytest.mark.parametrize("numbers", [(8,), (9, 64, 11), (400, 8, 13, 37, 70)])

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.engine.sample.params import SamplingParams
-from phi4mini.engine.schedule import scheduler as scheduler_module
 from phi4mini.engine.schedule.turns import Turns, Waiting
 from phi4mini.errors import BadInput
 from phi4mini.model.arrays import Weights
@@ -97,10 +96,9 @@ def test_F9_one_owner_who_floods_keeps_nobody_waiting(places: int) -> None:
 
 
 @pytest.mark.parametrize("running", [4, 64])
-def test_F9_beside_long_prompts_of_a_flood(running: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_F9_beside_long_prompts_of_a_flood(running: int) -> None:
     """The flood's prompts take many passes each; another owner's prompt goes between them, not behind them."""
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: 64)
-    made = engine(running=running, pages=400)
+    made = engine(running=running, pages=400, rows=64)
     for i in range(40):
         made.add(request("flood", length=400, new=4, seed=i))
     for _ in range(3):
@@ -121,7 +119,7 @@ def test_F9_when_pages_are_what_is_short() -> None:
 
 
 def test_an_owner_gives_back_only_what_is_more_than_its_share() -> None:
-    """Nine places: three owners end with three each, and from then on nobody steps back any more."""
+    """Nine places: three owners end with three each, and from then on none is preempted."""
     made = engine(running=9, pages=200)
     for owner in ("a", "b", "c"):
         for i in range(12):
@@ -146,14 +144,14 @@ def test_shares_that_differ_by_one_are_left_alone() -> None:
     assert owners(made) == {"a": 2, "b": 1} and made.load().preemptions == 0
 
 
-def test_the_last_to_join_steps_back_and_finds_its_pages_again() -> None:
+def test_the_last_to_join_is_preempted_and_finds_its_pages_again() -> None:
     made = reuse.engine(running=2, pages=40)
     first, last = (made.add(request("flood", length=200, new=30, seed=i)) for i in range(2))
     for _ in range(5):
         made.step()
     other = made.add(request("other", seed=9, new=3))
     made.step()
-    assert made.scheduler.running == [first, other] and last in made.scheduler.waiting and not last.table
+    assert made.scheduler.running == [first, other] and last in made.scheduler.waiting and not last.seat.table
     tiny.finish(made, [other])
     assert made.load().prompt_tokens < 420 + 64 + 3, "only what filled no page was computed again"
     assert [r.generated for r in (first, last)] == [alone(200, 30, 0), alone(200, 30, 1)]
@@ -183,19 +181,17 @@ EVENTS = st.lists(
 def test_any_owners_in_any_order_end_with_their_own_text(
     events: list[tuple[str, int, str]], pages: int, places: int, rows: int
 ) -> None:
-    made, asked = engine(running=places, pages=pages, speculate=True), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduler_module, "rows_that_fit", lambda longest: rows)
-        for kind, number, owner in events:
-            if kind == "add":
-                length, seed = PROMPTS[number]
-                asked.append(made.add(request(owner, length, 12, seed)))
-            elif kind == "abort" and number < len(asked):
-                made.abort(asked[number])
-            else:
-                made.step()
-            assert len(made.scheduler.running) <= places
-        tiny.finish(made, [])
+    made, asked = engine(running=places, pages=pages, speculate=True, rows=rows), []
+    for kind, number, owner in events:
+        if kind == "add":
+            length, seed = PROMPTS[number]
+            asked.append(made.add(request(owner, length, 12, seed)))
+        elif kind == "abort" and number < len(asked):
+            made.abort(asked[number])
+        else:
+            made.step()
+        assert len(made.scheduler.running) <= places
+    tiny.finish(made, [])
     assert made.pages.free == pages
     for r in asked:
         if r.finish_reason != "abort":
@@ -205,13 +201,13 @@ def test_any_owners_in_any_order_end_with_their_own_text(
 # rows ---------------------------------------
 
 
-def test_requests_that_one_pass_cannot_hold_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_that_one_pass_cannot_hold_take_turns() -> None:
     """A long context leaves 8 rows to a pass and 30 requests draw: none falls behind, and a prompt moves."""
     made = engine(running=40, pages=200)
     drawing = [made.add(request(i % 3, new=60, seed=i)) for i in range(30)]
     while min(len(r.generated) for r in drawing) < 1:
         made.step()
-    monkeypatch.setattr(scheduler_module, "rows_that_fit", lambda longest: 8)
+    made.scheduler.rows_that_fit = lambda longest: 8
     long, before = made.add(request("long", length=200, new=5, seed=50)), [len(r.generated) for r in drawing]
     for _ in range(24):
         made.step()

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phi4mini.engine.compute.forward import Network
 from phi4mini.formats.matrix import FORMATS
 from phi4mini.kernels import activations, attention, gather, matmul, norm, refine_logits, rope, swiglu
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.build import Library, Target, compile_object
 from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel
-from phi4mini.kernels.threads.pool import Call, run_program
+from phi4mini.kernels.threads.pool import Call, Pool, run_program
 from tests import tiny
 from tests.kernels.harness import ROOT
 
@@ -179,7 +180,7 @@ def test_names_tell_kernels_apart() -> None:
     specs: set[Spec] = set()
     for format in FORMATS:
         for kv in ("int8", "f32"):
-            network = tiny.engine(tiny.weights(tiny.config(num_layers=1), format), kv).network
+            network = Network(tiny.weights(tiny.config(num_layers=1), format), kv, 1, Pool(1))
             for rows, outputs, tall in ((1, 1, 1), (8, 0, 6), (512, 64, 6)):
                 specs |= {call.spec for call in network._record(rows, outputs, tall)}
     names = [spec.name for spec in specs]
