@@ -1,7 +1,7 @@
-"""What the events of a stream hold, as types, for the OpenAPI document: OpenAI's chunks, both APIs' named events.
+"""The events of streams as types, for the OpenAPI document: OpenAI's chunks, and the named events of both APIs.
 
-They describe what `chat`, `completions`, `response_events` and `messages` write; nothing is made from these. The tests
-hold every event of real streams against the document.
+They describe what dialects/openai/{chat,completions,responses_output}.py and dialects/anthropic/messages.py write; no
+event is made from them. The tests check every event of real streams against the document.
 """
 
 from __future__ import annotations
@@ -10,17 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from phi4mini.server.dialects.openai.types import (
-    Answered,
-    FinishReason,
-    Logprob,
-    Logprobs,
-    MessageUsage,
-    Response,
-    StopReason,
-    TextLogprobs,
-    Usage,
-)
+from phi4mini.server.dialects.anthropic.types import Answered, MessageUsage, StopReason
+from phi4mini.server.dialects.openai.types import FinishReason, Logprob, Logprobs, Response, TextLogprobs, Usage
 
 _Maybe = msgspec.UnsetType
 

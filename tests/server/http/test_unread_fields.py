@@ -7,7 +7,7 @@ import pytest
 from phi4mini.server.dialects.anthropic.messages import MessagesBody
 from phi4mini.server.dialects.ollama.bodies import OllamaChatBody
 from phi4mini.server.dialects.openai.chat import ChatBody
-from phi4mini.server.dialects.openai.responses import InputBody
+from phi4mini.server.dialects.openai.responses_body import InputBody
 from phi4mini.server.http.unread_fields import unread
 from tests.server.process import CHAT, serving
 

@@ -17,9 +17,10 @@ from phi4mini import __version__
 from phi4mini.model.config import Config
 from phi4mini.server.dialects.openai.embeddings import EmbeddingBody, embed
 from phi4mini.server.dialects.sampling_fields import Some, Text
-from phi4mini.server.http.endpoint import Call, Endpoint
+from phi4mini.server.facts import Facts
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
-from phi4mini.server.service import Facts
+from phi4mini.server.service import ServiceCall
 
 SPOKEN = "0.13.0"  # of Ollama's API: clients compare it with the version that brought what they need
 _FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
@@ -131,7 +132,7 @@ class OldEmbedded(msgspec.Struct):
     embedding: list[float]
 
 
-def check_model(call: Call, name: str) -> None:
+def check_model(call: ServiceCall, name: str) -> None:
     """Refuse another model than the one that is served, in the words by which clients know that."""
     if not name:
         raise ApiError(400, "model is required", param="model")
@@ -150,14 +151,14 @@ def stamp(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-async def tags(call: Call) -> Tags:
+async def tags(call: ServiceCall) -> Tags:
     """The model that is served."""
     facts, name = call.service.facts, tagged(call.service.facts.id)
     began = stamp(datetime.fromtimestamp(call.service.created, UTC))
     return Tags([Listed(name, name, began, facts.nbytes, _digest(facts), _details(call), _capabilities(call))])
 
 
-async def running(call: Call) -> RunningModels:
+async def running(call: ServiceCall) -> RunningModels:
     """The model, while it is in memory."""
     service = call.service
     if not service.runner.loaded:
@@ -168,7 +169,7 @@ async def running(call: Call) -> RunningModels:
     return RunningModels([Running(name, name, facts.nbytes, _digest(facts), _details(call), until, facts.ctx)])
 
 
-async def show(call: Call, body: ShowBody) -> Shown:
+async def show(call: ServiceCall, body: ShowBody) -> Shown:
     """What the model is like."""
     check_model(call, body.model or body.name or "")
     service = call.service
@@ -180,12 +181,12 @@ async def show(call: Call, body: ShowBody) -> Shown:
     )
 
 
-async def version(call: Call) -> Version:
+async def version(call: ServiceCall) -> Version:
     """The version of the API."""
     return Version(SPOKEN, f"phi4mini {__version__}")
 
 
-async def embedded(call: Call, body: EmbedBody) -> Embedded:
+async def embedded(call: ServiceCall, body: EmbedBody) -> Embedded:
     """Vectors of texts."""
     check_model(call, body.model)
     began = time.monotonic_ns()
@@ -199,7 +200,7 @@ async def embedded(call: Call, body: EmbedBody) -> Embedded:
     )
 
 
-async def embedded_one(call: Call, body: OldEmbedBody) -> OldEmbedded:
+async def embedded_one(call: ServiceCall, body: OldEmbedBody) -> OldEmbedded:
     """The vector of a text, as clients asked before /api/embed."""
     made = await embedded(call, EmbedBody(model=body.model, input=body.prompt))
     return OldEmbedded(made.embeddings[0])
@@ -210,14 +211,14 @@ def _digest(facts: Facts) -> str:
     return hashlib.sha256(facts.fingerprint.encode()).hexdigest()
 
 
-def _details(call: Call) -> Details:
+def _details(call: ServiceCall) -> Details:
     facts, family = call.service.facts, call.service.text.config.architecture
     count = facts.parameters
     size = f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
     return Details("phi4", family, [family], size, facts.quant)
 
 
-def _capabilities(call: Call) -> list[str]:
+def _capabilities(call: ServiceCall) -> list[str]:
     """What clients offer their users: calls of tools only with a model whose chat format is known."""
     return ["completion"] if call.service.text.chat_format == "none" else ["completion", "tools"]
 

@@ -14,9 +14,11 @@ import msgspec
 import numpy as np
 
 from phi4mini.llm.model import Model
-from phi4mini.server.dialects.sampling_fields import Some, Text, prompt_ids, text_size
-from phi4mini.server.http.endpoint import Call, Endpoint
+from phi4mini.server.dialects.prompts import prompt_ids, text_size
+from phi4mini.server.dialects.sampling_fields import Some, Text
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
+from phi4mini.server.service import ServiceCall
 
 POOLING = "mean of hidden states; this model was not trained for embeddings"
 MOST_INPUTS = 256
@@ -57,7 +59,7 @@ class Embeddings(msgspec.Struct, kw_only=True):
     object: Literal["list"] = "list"
 
 
-async def embed(call: Call, body: EmbeddingBody) -> Embeddings:
+async def embed(call: ServiceCall, body: EmbeddingBody) -> Embeddings:
     """Vectors of texts."""
     service = call.service
     service.check_model(body.model)
@@ -70,7 +72,7 @@ async def embed(call: Call, body: EmbeddingBody) -> Embeddings:
     )
     for at, ids in enumerate(inputs):
         _check_length(len(ids), service.facts.ctx, at)
-    values = await service.ask(_job(inputs), call)
+    values = await service.run_job(_job(inputs), call)
     vectors = [value for value in values if value is not None]
     total = sum(map(len, inputs))
     return Embeddings(

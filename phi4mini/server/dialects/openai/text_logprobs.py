@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from phi4mini.llm.results import TokenLogprob
 from phi4mini.server.dialects.openai import types
-from phi4mini.server.dialects.openai.chat import finite
+from phi4mini.server.dialects.openai.logprobs import finite
 from phi4mini.tokenizer import Tokenizer
 
 

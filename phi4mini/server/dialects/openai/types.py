@@ -1,6 +1,6 @@
-"""What is sent back, as types: OpenAI's chat and text completions and responses, Anthropic's message.
+"""Answers of OpenAI's APIs as types: chat completions, text completions, responses.
 
-The OpenAPI document is made from them.
+The OpenAPI document is made from them, so a class's name and first line are shown to its readers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any, Literal
 import msgspec
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
 class _Sent(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -135,28 +134,6 @@ class TextCompletion(_Sent):
     system_fingerprint: str
     timings: dict[str, Any]
     seed: int
-
-
-class MessageUsage(msgspec.Struct):
-    """Tokens: of the prompt those computed, those read from the cache; of the answer."""
-
-    input_tokens: int
-    cache_read_input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int = 0
-
-
-class Answered(msgspec.Struct, kw_only=True):
-    """The answer; `content` holds blocks of type text and tool_use."""
-
-    id: str
-    model: str
-    content: list[dict[str, Any]]
-    stop_reason: StopReason | None
-    stop_sequence: str | None
-    usage: MessageUsage
-    type: Literal["message"] = "message"
-    role: Literal["assistant"] = "assistant"
 
 
 class InputDetails(msgspec.Struct):

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 import uvicorn
 
 from phi4mini.server.app import application
-from phi4mini.server.http.loop import PatientLoop
-from phi4mini.server.http.protocol import h11_settings, protocol_class
+from phi4mini.server.http.connection import h11_settings, protocol_class
+from phi4mini.server.http.event_loop import PatientLoop
 from phi4mini.server.service import Service
 
 _POLL = 0.05  # seconds between looks at whether the last request is over
