@@ -1,4 +1,4 @@
-"""The page among the server's endpoints: its files for all, and Markdown rendered for whoever may use the model."""
+"""The page's endpoints: its files, which need no key, and the rendering of Markdown, which needs one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the server says of itself: health, readiness, metrics, properties, the models there are."""
+"""The server's own status: health, readiness, metrics, properties, models.
+
+Promise: /health says nothing of the model, and /ready is 200 only if requests are answered.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class ModelList(msgspec.Struct):
 
 
 class Props(msgspec.Struct):
-    """What a client may want to know of the server."""
+    """The model and the limits of the server."""
 
     model: str
     version: str
@@ -60,7 +63,7 @@ class Props(msgspec.Struct):
 
 
 async def health(call: ServiceCall) -> Health:
-    """The process lives; says nothing of the model."""
+    """The process lives, whatever the model does."""
     return Health("ok")
 
 

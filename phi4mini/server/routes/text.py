@@ -1,6 +1,6 @@
-"""Text and ids without the model: tokenize, detokenize, render a conversation, count what a request would cost.
+"""Routes for text and ids that need no weights: tokenize, detokenize, render a conversation.
 
-Promises: exactly the ids that a request would be answered from. Control tokens in a text are text, as everywhere.
+Promises: the ids are exactly those that a request would be answered from. Control tokens in a text stay text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
 from phi4mini.server.service import ServiceCall
 
-_PIECE_BYTES = 8  # of a body, about, for each id that is to become text
+_PIECE_BYTES = 8  # bytes of text for an id, roughly
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True):

@@ -1,7 +1,7 @@
 """POST /api/chat and /api/generate: conversations and questions in Ollama's form, streamed unless told otherwise.
 
-Promises: a stream is lines of JSON, the last of which is done and has the counts and nanoseconds; its pieces joined are
-the whole answer; a call comes whole, its arguments as an object in the words that were written. A silent stream gets
+Promises: a stream is lines of JSON, of which the last has `done` and the counts and durations; its pieces joined are
+the whole answer; a call comes whole, its arguments as an object spelled as the model wrote them. A silent stream gets
 lines without text, which every client skips.
 """
 
@@ -66,7 +66,7 @@ class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt_eval_duration: int | _Maybe = msgspec.UNSET
     eval_count: int | _Maybe = msgspec.UNSET
     eval_duration: int | _Maybe = msgspec.UNSET
-    seed: int | _Maybe = msgspec.UNSET  # in use
+    seed: int | _Maybe = msgspec.UNSET
     logprobs: list[Logprob] | _Maybe = msgspec.UNSET
 
 
@@ -151,7 +151,7 @@ def _raw_run(call: ServiceCall, body: GenerateBody) -> Run:
 
 
 def on_one_line(arguments: str) -> msgspec.Raw:
-    """JSON text as a part of a line: the numbers and characters that were written, no space between them."""
+    """JSON text without whitespace between tokens, for a line of a stream; its numbers keep their spelling."""
     return msgspec.Raw(msgspec.json.format(arguments.encode() or b"{}", indent=-1))
 
 
@@ -190,7 +190,7 @@ class _OllamaWriter:
         yield msgspec.json.encode(self._line("", []) | self._end()) + b"\n"
 
     def _said(self, steps: list[Step]) -> tuple[str, list[dict[str, Any]]]:
-        """Text and calls of these steps; a broken call's text follows as text."""
+        """Text and calls in these steps; the text of a broken call comes as text."""
         text = "".join(step.delta for step in steps if isinstance(step, Grown) and not step.of_call)
         return text, list(self._called(steps))
 
@@ -211,7 +211,7 @@ class _OllamaWriter:
         run = self.choices.runs[0]
         request, times = run.request, run.request.timings
         reason = "length" if request.finish_reason == "length" and not run.stopped else "stop"
-        waited = 0.0 if times.started is None else times.started - times.added  # for the model, and for a place
+        waited = 0.0 if times.started is None else times.started - times.added  # for the model, and for a place in a pass
         return {
             "done": True,
             "done_reason": reason,
@@ -220,7 +220,7 @@ class _OllamaWriter:
             "prompt_eval_duration": int((times.prefill_seconds - waited) * 1e9),
             "eval_count": len(run.tokens),
             "eval_duration": int(times.decode_seconds * 1e9),
-            "total_duration": time.monotonic_ns() - self._began,  # the last to be looked at: not less than its parts
+            "total_duration": time.monotonic_ns() - self._began,  # read last, so that it is not less than its parts
             "seed": request.seed,
         }
 

@@ -1,7 +1,7 @@
-"""Ollama's API without an answer to write: the model there is, what it is like, the version, vectors of texts.
+"""Ollama's routes about the model: lists, details, the version; and embeddings.
 
 Promises: names are `model:tag` as Ollama's clients expect them, and every name of the model is known with and without
-`:latest`. Nothing can be pulled, made or deleted: the server has one model.
+`:latest`. No model can be pulled, created or deleted: the server has one model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
 from phi4mini.server.service import ServiceCall
 
-SPOKEN = "0.13.0"  # of Ollama's API: clients compare it with the version that brought what they need
+SPOKEN = "0.13.0"  # version of Ollama's API; clients check that it is new enough for a feature
 _FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -133,7 +133,7 @@ class OldEmbedded(msgspec.Struct):
 
 
 def check_model(call: ServiceCall, name: str) -> None:
-    """Refuse another model than the one that is served, in the words by which clients know that."""
+    """Raises 404 for another model than the served one, in the words that clients look for."""
     if not name:
         raise ApiError(400, "model is required", param="model")
     names = call.service.names
@@ -207,7 +207,7 @@ async def embedded_one(call: ServiceCall, body: OldEmbedBody) -> OldEmbedded:
 
 
 def _digest(facts: Facts) -> str:
-    """Another one for other weights or another recipe."""
+    """A digest that differs for other weights and for another recipe."""
     return hashlib.sha256(facts.fingerprint.encode()).hexdigest()
 
 
@@ -219,7 +219,7 @@ def _details(call: ServiceCall) -> Details:
 
 
 def _capabilities(call: ServiceCall) -> list[str]:
-    """What clients offer their users: calls of tools only with a model whose chat format is known."""
+    """What the model can do; tool calls need a known chat format."""
     return ["completion"] if call.service.text.chat_format == "none" else ["completion", "tools"]
 
 
