@@ -13,7 +13,7 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
 class MessageUsage(msgspec.Struct):
-    """Tokens: of the prompt those computed, those read from the cache; of the answer."""
+    """Token counts: prompt tokens that were computed, prompt tokens read from the cache, tokens of the answer."""
 
     input_tokens: int
     cache_read_input_tokens: int

@@ -27,7 +27,7 @@ _FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Details(msgspec.Struct):
-    """What a list shows of a model."""
+    """Details of a model in a list."""
 
     format: str
     family: str
@@ -50,13 +50,13 @@ class Listed(msgspec.Struct):
 
 
 class Tags(msgspec.Struct):
-    """All models: the one that is served."""
+    """All models: only the served one."""
 
     models: list[Listed]
 
 
 class Running(msgspec.Struct):
-    """A model in memory; `size_vram` is 0, for it is in the machine's own."""
+    """A model in memory; `size_vram` is 0, since it is in main memory."""
 
     name: str
     model: str
@@ -83,7 +83,7 @@ class ShowBody(msgspec.Struct, kw_only=True):
 
 
 class Shown(msgspec.Struct, kw_only=True):
-    """What the model is like; `model_info` under GGUF's names, with the context that is served."""
+    """Details of the model; `model_info` has GGUF's names, and the served context."""
 
     details: Details
     model_info: dict[str, Any]
@@ -95,7 +95,7 @@ class Shown(msgspec.Struct, kw_only=True):
 
 
 class Version(msgspec.Struct):
-    """The version of Ollama's API that is spoken, and who speaks it."""
+    """The supported version of Ollama's API, and the name of this program."""
 
     version: str
     server: str
@@ -110,7 +110,7 @@ class EmbedBody(msgspec.Struct, kw_only=True):
 
 
 class Embedded(msgspec.Struct, kw_only=True):
-    """A vector for each text."""
+    """One vector for each text, in their order."""
 
     model: str
     embeddings: list[list[float]]
@@ -127,7 +127,7 @@ class OldEmbedBody(msgspec.Struct, kw_only=True):
 
 
 class OldEmbedded(msgspec.Struct):
-    """Its vector."""
+    """The vector of the text."""
 
     embedding: list[float]
 
@@ -170,7 +170,7 @@ async def running(call: ServiceCall) -> RunningModels:
 
 
 async def show(call: ServiceCall, body: ShowBody) -> Shown:
-    """What the model is like."""
+    """Details of the model."""
     check_model(call, body.model or body.name or "")
     service = call.service
     return Shown(
@@ -201,7 +201,7 @@ async def embedded(call: ServiceCall, body: EmbedBody) -> Embedded:
 
 
 async def embedded_one(call: ServiceCall, body: OldEmbedBody) -> OldEmbedded:
-    """The vector of a text, as clients asked before /api/embed."""
+    """The vector of a text; the older form of /api/embed."""
     made = await embedded(call, EmbedBody(model=body.model, input=body.prompt))
     return OldEmbedded(made.embeddings[0])
 

@@ -58,7 +58,7 @@ class ChatBody(SamplingFields, kw_only=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[dict[str, Any]] | None = None  # as before there were tools
+    functions: list[dict[str, Any]] | None = None  # the older form of tools
     function_call: str | dict[str, Any] | None = None
     continue_final_message: bool | None = None
     store: bool | None = None
@@ -93,7 +93,7 @@ class ChatBody(SamplingFields, kw_only=True):
         return merged({"max_tokens": self.max_tokens, "max_completion_tokens": self.max_completion_tokens})
 
     def _tools(self) -> tuple[list[dict[str, Any]], Any]:
-        """Tools and tool_choice, under whichever names they came."""
+        """Tools and tool_choice; `functions` and `function_call` in their current form. Raises 400 where both are given."""
         if not self.functions:
             return self.tools or [], self.tool_choice
         if self.tools:
@@ -132,7 +132,7 @@ class _ChatWriter:
         """`legacy`: a call is written as `function_call`, as programs that sent `functions` expect."""
         self.call, self.choices, self.legacy = call, choices, legacy
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
-        self._began = [False] * len(choices.runs)  # whether there was text since the last call, by choice
+        self._began = [False] * len(choices.runs)  # of each choice: whether text has come since its last call
         self._space = [""] * len(choices.runs)  # whitespace before that text, which is no content beside calls
 
     def whole(self) -> types.ChatCompletion:

@@ -31,7 +31,7 @@ _MOST_PROMPTS = 64
 
 
 class CompletionBody(SamplingFields, kw_only=True):
-    """A prompt, or several, to be continued as plain text: control tokens in it are text, as everywhere."""
+    """One or several prompts to be continued as plain text; control tokens spelled in them stay text."""
 
     prompt: Text | list[Any]
     model: str | None = None

@@ -13,11 +13,11 @@ FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class _Sent(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Fields that are not there are left out, except where a type says null."""
+    """Unset fields are left out of the JSON, except where a type says null."""
 
 
 class CachedTokens(msgspec.Struct):
-    """Of the prompt, what an earlier request had left in the cache."""
+    """Tokens of the prompt that were found in the prefix cache."""
 
     cached_tokens: int
 
@@ -32,7 +32,7 @@ class Usage(_Sent):
 
 
 class Function(msgspec.Struct):
-    """What is called, its arguments as JSON text."""
+    """The called function; its arguments as JSON text."""
 
     name: str
     arguments: str
@@ -57,7 +57,7 @@ class Said(_Sent):
 
 
 class TopLogprob(msgspec.Struct):
-    """A token that might have been."""
+    """An alternative to a token."""
 
     token: str
     logprob: float
@@ -65,7 +65,7 @@ class TopLogprob(msgspec.Struct):
 
 
 class Logprob(msgspec.Struct):
-    """A token of the answer, with the likeliest ones at its place."""
+    """A token of the answer, with its likeliest alternatives."""
 
     token: str
     logprob: float
@@ -74,7 +74,7 @@ class Logprob(msgspec.Struct):
 
 
 class Logprobs(msgspec.Struct):
-    """Of all tokens of a message."""
+    """Log-probabilities of all tokens of a message."""
 
     content: list[Logprob]
 
@@ -104,7 +104,7 @@ class ChatCompletion(_Sent):
 
 
 class TextLogprobs(msgspec.Struct):
-    """As the completions API spells them."""
+    """Log-probabilities in the form of the completions API."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -137,14 +137,14 @@ class TextCompletion(_Sent):
 
 
 class InputDetails(msgspec.Struct):
-    """Of the input."""
+    """Details of the input tokens."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
 class OutputDetails(msgspec.Struct):
-    """Of the output."""
+    """Details of the output tokens."""
 
     reasoning_tokens: int = 0
 
