@@ -65,7 +65,7 @@ def mathml(latex: str, display: bool) -> str:
     if len(latex) <= MAX_FORMULA:
         try:
             return "".join(_written(_tree(latex, display)))
-        except Exception:  # a model may write anything, and latex2mathml may raise anything: the source is still readable
+        except Exception:  # a model may write anything, and latex2mathml may raise anything: show the source
             pass
     return f'<code class="formula">{escape(latex)}</code>'
 

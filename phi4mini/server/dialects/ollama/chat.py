@@ -211,7 +211,7 @@ class _OllamaWriter:
         run = self.choices.runs[0]
         request, times = run.request, run.request.timings
         reason = "length" if request.finish_reason == "length" and not run.stopped else "stop"
-        waited = 0.0 if times.started is None else times.started - times.added  # for the model, and for a place in a pass
+        waited = 0.0 if times.started is None else times.started - times.added  # for the model and a place
         return {
             "done": True,
             "done_reason": reason,

@@ -93,7 +93,7 @@ class ChatBody(SamplingFields, kw_only=True):
         return merged({"max_tokens": self.max_tokens, "max_completion_tokens": self.max_completion_tokens})
 
     def _tools(self) -> tuple[list[dict[str, Any]], Any]:
-        """Tools and tool_choice; `functions` and `function_call` in their current form. Raises 400 where both are given."""
+        """Tools and tool_choice; `functions` and `function_call` in their current form. Raises 400 for both."""
         if not self.functions:
             return self.tools or [], self.tool_choice
         if self.tools:
