@@ -52,7 +52,7 @@ class Settings:
         if not all(key.isascii() and key.isprintable() and " " not in key for key in self.keys):
             raise BadInput("an API key may hold printable ASCII characters without blanks only")
         if wrong := next((origin for origin in self.origins if not _ORIGIN.fullmatch(origin)), None):
-            raise BadInput(f"{wrong[:80]!r} is not an origin such as https://example.org; there is no wildcard")
+            raise BadInput(f"{wrong[:80]!r} is no origin such as https://example.org; there is no wildcard")
         for name, least in (("places", 1), ("queue", 0), ("most_choices", 1), ("body_limit", 1024), ("connections", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name} must be at least {least}, got {getattr(self, name)}")
