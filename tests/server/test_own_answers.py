@@ -1,4 +1,4 @@
-"""What the server said can be sent back (rows RQ1, RQ4): in every dialect, streamed or whole, cut anywhere.
+"""An answer can be sent back as history (rows RQ1, RQ4): in every dialect, streamed or whole, cut anywhere.
 
 The answers are made of ids, read by the reader and written by each dialect's own functions; the client puts a stream
 together as the SDKs do. What stands in for a run only says that the answer was cut.

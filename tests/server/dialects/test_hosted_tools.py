@@ -1,4 +1,4 @@
-"""What coding agents and SDKs offer as tools: odd schemas, hosted kinds, a response format beside them; three dialects.
+"""Tools as coding agents and SDKs offer them: odd schemas, hosted tools, a response format beside them; three dialects.
 
 A real server; the grammar makes a call of any model, so what is not held of a schema shows in the header alone.
 """

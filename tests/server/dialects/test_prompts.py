@@ -1,4 +1,4 @@
-"""From a body to the engine's parameters: what every dialect calls its fields, and the run that comes of them."""
+"""From a body to the engine's parameters, in every dialect; prompts, limits, and the key of the prefix cache."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_what_the_work_raises_is_raised():
         asyncio.run(unless_disconnected(work(), stays))
 
 
-def test_who_cancels_the_request_cancels_its_work():
+def test_a_cancelled_request_cancels_its_work():
     ended = []
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Fields below the top level that nobody reads are named, and what is read or is the caller's own data is not."""
+"""Fields below the top level that nothing reads are named; fields that are read, and the caller's own data, are not."""
 
 from __future__ import annotations
 
