@@ -39,6 +39,8 @@ def test_B4_numbers_that_are_none(demo, path, value):
 @pytest.mark.parametrize("field", ["max_tokens", "seed", "n", "top_k", "min_tokens", "top_logprobs", "prompt_logprobs"])
 @pytest.mark.parametrize("value", ["1.5", "true", '"5"', "-2", "9" * 30, "[]", "{}"])
 def test_B4_integers_that_are_none(demo, field, value):
+    if (field, value) == ("seed", "-2"):
+        value = str(-(2**63) - 1)  # a seed is signed
     answer = demo.ask(
         CHAT, raw({"messages": HI, "max_tokens": 1} if field != "max_tokens" else {"messages": HI}, **{field: value})
     )
@@ -345,7 +347,8 @@ def test_D7_the_edges_of_sampling_are_defined(demo, fields):
         ("frequency_penalty", 2.5),
         ("presence_penalty", -2.5),
         ("repetition_penalty", 0),
-        ("seed", -1),
+        ("seed", -(2**63) - 1),
+        ("seed", 2**63),
     ],
 )
 def test_D7_beyond_the_edges_is_refused(demo, field, value):
