@@ -14,16 +14,17 @@ from phi4mini.chat.messages import ToolCall
 from phi4mini.errors import BadInput
 
 
-def functions_of(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+def functions_of(tools: Sequence[Mapping[str, Any]] | None, at: Sequence[int] | None = None) -> list[dict[str, Any]]:
     """The bare function objects of `[{"type": "function", "function": {...}}]` or of a list of such objects.
 
-    `strict` is left out: it is a wish to the server, not for the model. Raises BadInput naming the place.
+    `strict` is left out: it is a wish to the server, not for the model. Raises BadInput naming the place; `at` has the
+    index of each tool in the list that was sent, where that list held more than these.
     """
     if tools is None:
         return []
     if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):
         raise BadInput(f"tools must be a list of functions, got {type(tools).__name__}")
-    functions = [_function(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
+    functions = [_function(tool, f"tools[{i}]") for i, tool in zip(at or range(len(tools)), tools, strict=True)]
     names = [function["name"] for function in functions]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -117,7 +117,7 @@ def _serve(settings: Settings, listener: socket.socket, values: dict[str, Any]) 
     """Until it is told to stop."""
     faulthandler.enable()  # a crash of native code says on stderr where it was
     try:
-        from phi4mini.server.run import serve as run
+        from phi4mini.server.serve import serve as run
         from phi4mini.server.service import Service
     except ModuleNotFoundError as error:
         raise NotFound(f"serving needs {error.name}; install it with: pip install 'phi4mini[serve]'") from None

@@ -1,14 +1,14 @@
-"""The answers to one request while they are made: from the runner's thread to the event loop, as events.
+"""The answers to one request while they are made: tokens come from the runner's thread, events go to the event loop.
 
 Promises: nothing is computed for an answer whose reader has left; an error of one choice ends the request; tokens that
-come while the reader is busy wait in order.
+come while the reader is busy wait in order. It knows no HTTP and no dialect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 from phi4mini.chat import Event
 from phi4mini.llm.results import TokenLogprob
 from phi4mini.llm.run import Run
-from phi4mini.server.dialects import sampling_fields
+from phi4mini.llm.runner import Runner
+from phi4mini.server import usage
+from phi4mini.server.metrics import Metrics
 
 if TYPE_CHECKING:
     from phi4mini.engine.request import Token
-    from phi4mini.server.service import Service
 
 
 @dataclass
-class Piece:
-    """What became certain of one choice: its events, the tokens of its content, and whether it is over."""
+class ChoicePiece:
+    """The next piece of one choice: events, log-probabilities of its content's tokens, and whether it is over."""
 
     index: int
     events: list[Event]
@@ -34,8 +35,8 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How much of the prompt has been computed, in tokens; of it `cached` was there before."""
+class PrefillProgress:
+    """How many tokens of the prompt have been computed; `cached` of them were in the prefix cache."""
 
     total: int
     cached: int
@@ -43,32 +44,41 @@ class Progress:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """As llama-server spells it."""
+        """Under llama-server's names."""
         return {"total": self.total, "cache": self.cached, "processed": self.done, "time_ms": round(self.seconds * 1e3)}
 
 
 class Choices:
-    """`async for piece in choices.pieces()`; leaving the loop gives up what is not finished."""
+    """Several runs as one answer: `async for piece in choices.pieces()`; leaving the loop cancels unfinished runs."""
 
-    def __init__(self, service: Service, runs: Sequence[Run], owner: str | None) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        runner: Runner,
+        metrics: Metrics,
+        owner: str | None,
+        closed: Callable[[Choices], None],
+    ) -> None:
+        """`closed` is called once, when the choices are over or given up. Needs a running event loop."""
         self.runs, self.owner = list(runs), owner
-        self.events: list[list[Event]] = [[] for _ in runs]
-        self._service, self._loop = service, asyncio.get_running_loop()
+        self.events: list[list[Event]] = [[] for _ in runs]  # of each choice, so far
+        self._runner, self._metrics, self._closed = runner, metrics, closed
+        self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[tuple[int, list[Token], bool, Exception | None]] = asyncio.Queue()
         self._open = set(range(len(self.runs)))
-        self._last = [0.0] * len(self.runs)
-        self._waiting = set(self._open)  # not queued yet
-        self._given_back = False
+        self._last = [0.0] * len(self.runs)  # time of the last token of each choice; 0 before the first
+        self._waiting = set(self._open)  # not submitted yet
+        self._is_closed = False
 
     def start(self) -> None:
-        """Queue one run of each prompt. The others follow when there is a token: they begin with what was computed."""
+        """Submit one run of each prompt. The others follow at the first token, when the prompt is in the cache."""
         for index in self._leaders:
             self._submit(index)
 
     def _submit(self, index: int) -> None:
         run = self.runs[index]
         self._waiting.discard(index)
-        self._service.runner.submit(
+        self._runner.submit(
             run,
             lambda tokens: self._from_runner(index, tokens, False, None),
             lambda error: self._from_runner(index, [], True, error),
@@ -76,13 +86,13 @@ class Choices:
 
     @property
     def _leaders(self) -> list[int]:
-        """The first run of each prompt; those of one prompt follow each other."""
+        """The first run of each prompt; the runs of one prompt follow each other."""
         prompts = [run.request.ids[: run.request.num_prompt] for run in self.runs]
         return [at for at, ids in enumerate(prompts) if at == 0 or ids != prompts[at - 1]]
 
-    async def pieces(self, progress: float | None = None) -> AsyncGenerator[Piece | Progress, None]:
-        """Pieces as they become certain; with `progress`, while there is no token, how far the prompt is, that often in
-        seconds. Raises what ended a run badly.
+    async def pieces(self, progress: float | None = None) -> AsyncGenerator[ChoicePiece | PrefillProgress, None]:
+        """Pieces as they become certain. With `progress` the prompt's progress too, every so many seconds until the
+        first token. Raises the error that ended a run.
         """
         began, noted = time.monotonic(), None
         try:
@@ -107,34 +117,34 @@ class Choices:
             self.close()
 
     async def finish(self) -> None:
-        """Take everything."""
+        """Wait until all choices are over; `events` and `runs` have everything then."""
         async for _ in self.pieces():
             pass
 
     def close(self) -> None:
-        """Give up what is not finished, and the place in the queue."""
+        """Cancel the runs that are not finished, and give up the places in the queue. May be called again."""
         for index in self._open:
             if index not in self._waiting:
-                self._service.runner.cancel(self.runs[index])
+                self._runner.cancel(self.runs[index])
         self._open.clear()
-        if not self._given_back:
-            self._given_back = True
-            self._service.leave(self)
+        if not self._is_closed:
+            self._is_closed = True
+            self._closed(self)
 
     def fail(self, error: Exception, only_waiting: bool = False) -> bool:
-        """Let the reader end with this error, and whether it will: with `only_waiting` not if a run was in a pass."""
+        """End the reader's loop with this error; with `only_waiting` only if no run was in a pass yet. True if done."""
         if only_waiting and any(run.request.started for run in self.runs):
             return False
         self._inbox.put_nowait((0, [], True, error))
         return True
 
     def usage(self) -> dict[str, Any]:
-        """Tokens so far; a prompt counts once."""
+        """Tokens so far, under OpenAI's names; a prompt with several choices counts once."""
         f = self.figures()
-        return sampling_fields.usage(f["prompt_tokens"], f["tokens"], f["cached_tokens"])
+        return usage.usage(f["prompt_tokens"], f["tokens"], f["cached_tokens"])
 
     def figures(self) -> dict[str, int]:
-        """The same as the log has it."""
+        """The same for the log."""
         prompts = [self.runs[at].request for at in self._leaders]
         return {
             "prompt_tokens": sum(request.num_prompt for request in prompts),
@@ -143,45 +153,47 @@ class Choices:
         }
 
     def timings(self) -> dict[str, Any]:
-        """Of the first prompt, and of the tokens of all choices."""
+        """Prefill of the first prompt, and decode of all choices together."""
         request = self.runs[0].request
         longest = max(run.request.timings.decode_seconds for run in self.runs)
         prefill = request.timings.prefill_seconds
-        return sampling_fields.timings(request.num_prompt, request.cached_tokens, prefill, self._tokens, longest)
+        return usage.timings(request.num_prompt, request.cached_tokens, prefill, self._tokens, longest)
 
     @property
     def _tokens(self) -> int:
         return sum(len(run.tokens) for run in self.runs)
 
     def _from_runner(self, index: int, tokens: list[Token], over: bool, error: Exception | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the server has stopped, nobody waits
+        """Called on the runner's thread."""
+        with suppress(RuntimeError):  # the loop is closed: the server has stopped, and nothing reads the answer
             self._loop.call_soon_threadsafe(self._inbox.put_nowait, (index, tokens, over, error))
 
-    def _piece(self, index: int, tokens: list[Token], over: bool) -> Piece:
+    def _piece(self, index: int, tokens: list[Token], over: bool) -> ChoicePiece:
         run = self.runs[index]
         if index not in self._open:
-            return Piece(index, [])
+            return ChoicePiece(index, [])
         events = [event for token in tokens for event in run.push(token)]
         self._note_times(index, len(tokens))
         if over or run.stopped:
             events += run.finish()
             self._open.discard(index)
             if not over:
-                self._service.runner.cancel(run)
-            self._service.metrics.ended(run.request, len(run.tokens))
+                self._runner.cancel(run)
+            self._metrics.ended(run.request, len(run.tokens))
         self.events[index] += events
-        return Piece(index, events, run.new_logprobs(), index not in self._open)
+        return ChoicePiece(index, events, run.new_logprobs(), index not in self._open)
 
     def _note_times(self, index: int, count: int) -> None:
+        """Tokens of one pass share the time since the last pass equally."""
         if not count:
             return
-        now, metrics = time.monotonic(), self._service.metrics
+        now = time.monotonic()
         if self._last[index]:
             for _ in range(count):
-                metrics.itl.observe((now - self._last[index]) / count)
+                self._metrics.itl.observe((now - self._last[index]) / count)
         self._last[index] = now
 
-    def _progress(self, began: float) -> Progress:
+    def _progress(self, began: float) -> PrefillProgress:
         request = self.runs[0].request
         done = min(request.cached, request.num_prompt)
-        return Progress(request.num_prompt, request.cached_tokens, done, time.monotonic() - began)
+        return PrefillProgress(request.num_prompt, request.cached_tokens, done, time.monotonic() - began)

@@ -1,4 +1,7 @@
-"""The application: the endpoints of every module in one table, behind the guard."""
+"""The ASGI application: the endpoints of every module in one table, behind the guard.
+
+Promises: a request reaches a route through the guard only; a path without a route is answered in the API's own form.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from phi4mini.server.http.endpoint import Endpoint, EndpointApp
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError, dialect_of
+from phi4mini.server.http.exchange import EndpointApp
 from phi4mini.server.http.guard import Guard
 from phi4mini.server.http.nearest_path import meant
+from phi4mini.server.openapi.document import document_endpoint
 from phi4mini.server.service import Service
 
-MODULES = (
+MODULES = (  # each has a list ENDPOINTS
     "routes.status",
     "dialects.openai.chat",
     "dialects.openai.completions",
@@ -29,16 +34,16 @@ MODULES = (
     "dialects.anthropic.messages",
     "dialects.openai.embeddings",
     "routes.text",
-    "openapi.document",
     "page.endpoints",
-    "dialects.ollama.answer",
+    "dialects.ollama.chat",
     "dialects.ollama.models",
 )
 
 
 def endpoints() -> list[Endpoint]:
-    """All rows of the API, in the order of the modules."""
-    return [row for name in MODULES for row in import_module(f"phi4mini.server.{name}").ENDPOINTS]
+    """All rows of the API in the order of the modules; the last one is the OpenAPI document of all of them."""
+    rows = [row for name in MODULES for row in import_module(f"phi4mini.server.{name}").ENDPOINTS]
+    return [*rows, document_endpoint(rows)]
 
 
 def application(service: Service) -> ASGIApp:
@@ -73,10 +78,10 @@ def _routes(rows: Iterable[Endpoint], service: Service) -> Iterable[Route]:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """404 and 405 in the API's form, with the path or the method that would be right."""
+    """404 and 405 in the API's form, with the path that was probably meant, or the allowed methods."""
     assert isinstance(error, HTTPException)
     code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    path = request.scope["path"]  # request.url would be put together with the Host header
+    path = request.scope["path"]  # not request.url, which is made from the Host header
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     message, headers = f"{request.method} {path[:100]}: {error.detail}", dict(error.headers or {})
     if error.status_code == 405:
@@ -92,6 +97,6 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
 
 
 def _methods(routes: Iterable[Route], path: str) -> list[str]:
-    """The methods a path can be asked with."""
+    """The methods that a path takes."""
     matching = (route for route in routes if route.path_regex.match(path))
     return sorted({method for route in matching for method in route.methods or ()})

@@ -1,6 +1,6 @@
-"""What the server says on stderr: a line a request, for people or as JSON. Never a prompt, an answer, or a key.
+"""The server's log on stderr: one line for each request, for people or as JSON; never a prompt, an answer, or a key.
 
-Promise: whatever a client sends, a line stays a line: control characters are escaped and long values cut.
+Promise: whatever a client sends, an entry is one line: control characters are escaped and long values cut.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 _MOST = 200  # characters of one value
-_MOST_TRACE = 20_000  # of a traceback, from its end
+_MOST_TRACE = 20_000  # characters of a traceback, counted from its end
 
 
 class Trace(str):
@@ -21,13 +21,13 @@ class Trace(str):
 
 
 class Log:
-    """Where lines go. `as_json`: one object a line."""
+    """Writes the lines. `as_json`: each line is a JSON object."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
 
     def event(self, name: str, **values: Any) -> None:
-        """One line: what happened, and the figures of it."""
+        """One line: the event's name and its values; those that are None are left out."""
         known = {key: _plain(value) for key, value in values.items() if value is not None}
         now = time.time()
         if self.as_json:
@@ -38,14 +38,14 @@ class Log:
         _put(line)
 
     def say(self, name: str, text: str, **values: Any) -> None:
-        """The same in words of our own, where people read it."""
+        """The event as a sentence where people read the log, as `event` writes it otherwise."""
         if self.as_json:
             self.event(name, **values)
         else:
             _put(text)
 
     def fault(self, where: str, error: BaseException) -> None:
-        """A fault of ours: the traceback with the request's id or the thread, for whoever will mend it."""
+        """A fault of the server with its traceback. `where`: the request's id, or the thread."""
         trace = "".join(traceback.format_exception(error)).rstrip()
         told = {"where": where, "error": type(error).__name__, "message": str(error)}
         self.event("fault", **told, traceback=Trace(trace) if self.as_json else None)
@@ -54,7 +54,7 @@ class Log:
 
 
 def _plain(value: Any) -> Any:
-    """A number as it is, a text on one line and not longer than a line should be."""
+    """A number unchanged; any other value as text on one line, cut at _MOST characters."""
     if isinstance(value, (bool, int)):
         return value
     if isinstance(value, Trace):
@@ -66,6 +66,6 @@ def _plain(value: Any) -> Any:
 
 
 def _put(line: str) -> None:
-    """To stderr; where nobody reads it there is nothing left to do."""
+    """Write to stderr; a closed stderr is no error."""
     with suppress(BrokenPipeError, ValueError):
         print(line, file=sys.stderr, flush=True)

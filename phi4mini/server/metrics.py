@@ -1,6 +1,6 @@
-"""What Prometheus reads: counters and histograms of requests, and the engine's load as it is now.
+"""Metrics for Prometheus: counters and histograms of requests, and the engine's current load.
 
-Promise: labels are bounded: methods, route patterns and statuses of ours, never what a client sent.
+Promise: labels are bounded: known methods, route patterns and statuses, never text that a client sent.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
 
 
 class Metrics:
-    """One registry a server; names as vLLM's where vLLM has the same thing."""
+    """One registry for each server. A metric that vLLM has too has vLLM's name."""
 
     def __init__(self, runner: Runner) -> None:
         self.registry = CollectorRegistry()
-        # gauges beside every counter that say when it began: nobody asks
+        # otherwise every counter gets a second metric with its time of creation
         disable_created_metrics()  # type: ignore[no-untyped-call]
 
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
@@ -51,12 +51,12 @@ class Metrics:
         self.registry.register(_Engine(runner))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One HTTP request is over; status 499: the client left first."""
+        """Count an HTTP request that is over; status 499 means that the client left first."""
         self.http.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self.http_seconds.observe(seconds)
 
     def ended(self, request: Request, tokens: int) -> None:
-        """One answer is over."""
+        """Count an answer that is over, with its tokens and times."""
         times = request.timings
         self.prompt_tokens.inc(request.num_prompt)
         self.cached_tokens.inc(request.cached_tokens)
@@ -69,12 +69,12 @@ class Metrics:
         self.e2e.observe(times.prefill_seconds + times.decode_seconds)
 
     def text(self) -> bytes:
-        """In Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
 class _Engine(Collector):
-    """The engine's own figures, read when they are asked for."""
+    """The engine's own figures, read whenever Prometheus asks."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner

@@ -1,6 +1,6 @@
-"""What a server is told when it starts: where it listens, who may ask, and every bound. Plain data, checked once.
+"""Settings of a server: its address, its API keys, and every limit. Plain data, checked once.
 
-Promise: a `Settings` that exists can be served safely: no address but loopback without a key.
+Promise: every `Settings` object is safe to serve: without a key its address is loopback.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Settings:
     port: int = 8080
     unix_socket: Path | None = None
     keys: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()  # names this server answers to besides loopback's and `host`
-    origins: tuple[str, ...] = ()  # pages of other origins that may ask
+    hosts: tuple[str, ...] = ()  # allowed Host headers besides loopback's and `host`
+    origins: tuple[str, ...] = ()  # origins whose pages may send requests
 
     places: int = 8  # requests in one pass
-    queue: int = 32  # waiting requests of one key beyond that
+    queue: int = 32  # waiting requests of one key beyond those
     most_choices: int = 8
     body_limit: int = 8 << 20
     connections: int = 16_000
@@ -38,7 +38,7 @@ class Settings:
     header_deadline: float = 10.0
     body_deadline: float = 30.0
     write_deadline: float = 30.0
-    idle_deadline: int = 75  # of a kept connection between requests, as nginx has it; answers say so
+    idle_deadline: int = 75  # of a kept connection between requests, as in nginx; the Keep-Alive header tells it
     request_deadline: float | None = None
     drain: float = 30.0
     ping: float = 1.0  # silence in a stream before a comment is sent
@@ -52,7 +52,7 @@ class Settings:
         if not all(key.isascii() and key.isprintable() and " " not in key for key in self.keys):
             raise BadInput("an API key may hold printable ASCII characters without blanks only")
         if wrong := next((origin for origin in self.origins if not _ORIGIN.fullmatch(origin)), None):
-            raise BadInput(f"{wrong[:80]!r} is no origin such as https://example.org; there is none that means all")
+            raise BadInput(f"{wrong[:80]!r} is no origin such as https://example.org; there is no wildcard")
         for name, least in (("places", 1), ("queue", 0), ("most_choices", 1), ("body_limit", 1024), ("connections", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -70,13 +70,13 @@ class Settings:
 
     @property
     def host_names(self) -> frozenset[str]:
-        """What the Host header may name, in lower case, the port apart."""
+        """Allowed names in the Host header, in lower case, without the port."""
         own = f"[{self.host}]" if ":" in self.host else self.host
         return LOOPBACK_NAMES | {own.lower()} | {name.lower() for name in self.hosts}
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """True if only this machine can reach the address."""
     if host == "localhost":
         return True
     try:

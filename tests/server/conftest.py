@@ -1,4 +1,4 @@
-"""Servers that many files share: the demo model, and a layer of random weights with Phi-4-mini's own chat format."""
+"""Servers that test files share: the demo model, and a layer of random weights with Phi-4-mini's own chat format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.server.process import serving
 
 @pytest.fixture(scope="session")
 def demo(demo_store, tmp_path_factory):
-    """A running server with the demo model; nobody changes or breaks it."""
+    """A running server with the demo model; tests must not change or break it."""
     pytest.importorskip("uvicorn", reason="needs the extra serve")
     demo_store()
     with serving(tmp_path_factory.mktemp("demo"), "--kv-tokens", "8192") as running:

@@ -1,4 +1,4 @@
-"""Conversations in each dialect's form, as turns and as ids; pieces to make them of. For tests that need no server."""
+"""Conversations in each dialect's form, as turns and as ids, and pieces to build them from; needs no server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line with faults that are switched on from outside, for tests that need a server which breaks.
+"""The command line with faults that are switched on from outside, for tests of a server that breaks.
 
     python -m tests.server.faulty serve ...
 
@@ -7,7 +7,7 @@ raise (an exception within the pass), segv (a read of address 0), slow (the pass
 token id whose embedding is NaN, from the start: a request that has it in its prompt computes NaN and no other does.
 FAULT_OPEN is a number of seconds that opening the model takes longer.
 
-The faults are put in where the engine is imported, in the process that serves: who watches over it stays as it is.
+The faults are put in where the engine is imported, in the serving process; the supervisor is unchanged.
 """
 
 from __future__ import annotations

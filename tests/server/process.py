@@ -223,7 +223,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Of a server: nothing of the user's, a cache folder of its own that shares what is costly to make."""
+    """The environment of a server: none of the user's settings, a cache folder that shares costly files."""
     for name in ("kernels", "models", "stores"):
         (cache_home() / name).mkdir(parents=True, exist_ok=True)
         if not (home / name).exists():
@@ -233,7 +233,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def start(home: Path, *options: str, module: str = "phi4mini", model: str = "demo", **more: str) -> Server:
-    """Start a server and wait for nothing; `more` is its environment. Whoever starts it ends it: `stop`."""
+    """Start a server without waiting for it; `more` is added to its environment. The caller ends it with `stop`."""
     said = Path(tempfile.mkstemp(prefix="stderr-", dir=home)[1])
     command = [sys.executable, "-m", module, "serve", "-m", model, "--port", "0", "-c", "2048", *options]
     with said.open("wb") as stderr:

@@ -1,4 +1,6 @@
-"""The command line with kept connections of one second: `python -m tests.server.resting serve`, to see one end."""
+"""The command line with an idle deadline of one second, so that a test sees a kept connection end:
+`python -m tests.server.resting serve`.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def either(request):
 
 @pytest.fixture(scope="module")
 def keyed(demo_store, tmp_path_factory):
-    """A server with a key and one place, where nobody may wait."""
+    """A server with a key and one place, without a queue."""
     demo_store()
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(KEY)

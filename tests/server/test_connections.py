@@ -1,4 +1,4 @@
-"""Connections that ask for nothing: thousands of them (row B13), and kept ones between two requests."""
+"""Idle connections: thousands of them (row B13), and kept ones between two requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What breaks while it serves (rows D13, A9): a failing pass, a dying process, a file cut or replaced, a full disk."""
+"""Faults while the server runs (rows D13, A9): a failing pass, a dying process, a file cut or replaced, a full disk."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_A9_with_an_idle_model_the_damage_is_found_when_it_is_opened_again(home,
 
 
 def test_no_answer_tells_where_the_model_lies(home, copied):
-    """Clients see its name; the path is for who runs it, and may be asked for by who knows it."""
+    """Clients see the model's name; the path is in the log only, but a request that knows it may use it."""
     with serving(home, *SMALL, model=str(copied)) as server:
         asked = [server.ask(path) for path in ("/v1/models", "/props", "/metrics", "/openapi.json", "/v1/models/none")]
         asked += [server.chat(max_tokens=2, model=name) for name in (str(copied), copied.name, "default", "none")]

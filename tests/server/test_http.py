@@ -1,4 +1,4 @@
-"""What a socket may bring (rows B1-B3, B11-B15, B17): a real process, bytes that no library would send."""
+"""Malformed and slow HTTP (rows B1-B3, B11-B15, B17): a real process, and bytes that no library would send."""
 
 from __future__ import annotations
 

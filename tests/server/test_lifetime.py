@@ -1,4 +1,4 @@
-"""From start to end (rows F2, F5, F6, F11, F12, F15): loading, draining, being killed, stopped, unloaded."""
+"""From start to shutdown (rows F2, F5, F6, F11, F12, F15): loading, draining, kills, stops, unloading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More asked than can be answered, clients that leave, deadlines (rows F1, F3, F4, F7, F8, F13, F14)."""
+"""Overload, clients that disconnect, deadlines (rows F1, F3, F4, F7, F8, F13, F14)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def answered(server, status):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
-def test_F3_who_leaves_frees_all_that_was_held(server, phase, stream):
+def test_F3_a_clients_disconnect_frees_everything_that_its_request_held(server, phase, stream):
+    """Handled in server/http/disconnect.py, which cancels the request's work, and in server/answering.py, `close`."""
     server.rest()
     cancelled, left, blocking = server.metric("requests_cancelled_total"), answered(server, 499), None
     said = len(server.said)

@@ -1,4 +1,4 @@
-"""The server's own lines: a fault of ours keeps its traceback, as JSON too, and a line stays a line."""
+"""The server's log: a fault of the server keeps its traceback, as JSON too, and an entry is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server said can be sent back (rows RQ1, RQ4): in every dialect, streamed or whole, cut anywhere.
+"""An answer can be sent back as history (rows RQ1, RQ4): in every dialect, streamed or whole, cut anywhere.
 
 The answers are made of ids, read by the reader and written by each dialect's own functions; the client puts a stream
 together as the SDKs do. What stands in for a run only says that the answer was cut.
@@ -20,8 +20,8 @@ from phi4mini.chat import Event, Message, ReplyReader, format_named, render, rep
 from phi4mini.llm.results import Reply
 from phi4mini.server.dialects.answer_parts import Parts, closed_parts, joined
 from phi4mini.server.dialects.anthropic import messages
-from phi4mini.server.dialects.openai.chat import _Completion
-from phi4mini.server.dialects.openai.responses_output import ResponseAnswer
+from phi4mini.server.dialects.openai.chat import _ChatWriter
+from phi4mini.server.dialects.openai.responses_output import ResponseWriter
 from tests.server.conversations import DIALECTS, GO, MARKS, TOOLS, rendered, tokenizer_of, turns_of
 from tests.server.process import CHAT, asking
 
@@ -47,7 +47,7 @@ def read(format: str, ids: list[int]) -> list[Event]:
 
 
 def of_chat(events: list[Event], streamed: bool) -> str:
-    completion = _Completion(None, SimpleNamespace(runs=[None]), False)
+    completion = _ChatWriter(None, SimpleNamespace(runs=[None]), False)
     if not streamed:
         reply = reply_of(events)
         return msgspec.json.encode(completion._choice(0, Reply(reply.content, reply.tool_calls)).message).decode()
@@ -69,7 +69,7 @@ def of_responses(events: list[Event], streamed: bool) -> str:
     run.request = SimpleNamespace(finish_reason="length")
     choices = SimpleNamespace(runs=[run], events=[events])
     call = SimpleNamespace(service=SimpleNamespace(now=lambda: 0))
-    answer = ResponseAnswer(call, None, choices)
+    answer = ResponseWriter(call, None, choices)
     if not streamed:
         return json.dumps([answer.item(part) for part in closed_parts(events)])
     parts, done = Parts(), []

@@ -219,7 +219,7 @@ def test_D1_in_a_stream_it_is_the_last_event(sick):
 
 
 def test_D1_what_it_computed_is_not_kept(sick):
-    """Again with the same beginning: the pages with NaN in them are found by nobody."""
+    """A later prompt with the same beginning does not reuse the pages that hold NaN."""
     long = "The plains are wide. " * 40
     began = time.monotonic()
     for _ in range(2):

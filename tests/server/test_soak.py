@@ -1,4 +1,4 @@
-"""Many users for minutes on the demo: nothing grows, nothing fails, nobody's answer hangs on the others."""
+"""Many users for minutes on the demo: memory does not grow, nothing fails, no answer depends on another."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The APIs: one conversation, whichever way it was asked, and an answer in the same way."""
+"""OpenAI's, Anthropic's and Ollama's APIs: each turns its bodies into a `Conversation` and writes the answers."""

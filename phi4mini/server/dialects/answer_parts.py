@@ -1,7 +1,7 @@
-"""An answer's events as the parts of which Anthropic's and OpenAI's newer API consist: texts and calls in a row.
+"""From an answer's events to its parts, a row of texts and calls, as Anthropic's and OpenAI's Responses API have them.
 
-Promises: the parts of a stream, joined, are those of the whole answer; white space alone beside calls is no part; a
-call that breaks off is closed as such, and all of its text follows in a part of its own. It knows no dialect.
+Promises: the parts of a stream, joined, are those of the whole answer; whitespace alone beside calls is no part; a call
+that breaks off is closed as broken, and all of its text follows as a part of its own. It knows no dialect.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from phi4mini.chat import CallArguments, CallBroken, CallEnd, CallStart, Event, 
 
 @dataclass(frozen=True)
 class Opened:
-    """A part begins: a call, or a text where `call` is None."""
+    """A part begins: a call, or a text if `call` is None."""
 
     index: int
     call: CallStart | None
@@ -22,7 +22,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Grown:
-    """More of its text, or of its arguments' JSON."""
+    """A part grows: more of its text, or of its arguments' JSON."""
 
     index: int
     delta: str
@@ -31,7 +31,7 @@ class Grown:
 
 @dataclass(frozen=True)
 class Closed:
-    """A part as a whole: a text, or a call's arguments as they were written. A broken call is no part of the answer."""
+    """A part ends. `text`: all of it, of a call the arguments as written. A broken call is no part of the answer."""
 
     index: int
     text: str
@@ -43,18 +43,18 @@ Step = Opened | Grown | Closed
 
 
 class Parts:
-    """`push` events, then `finish`; each returns what happens to the parts."""
+    """`push` events, then `finish`; each returns the steps that the parts take."""
 
     def __init__(self) -> None:
-        self._index = -1  # of the part in the making
+        self._index = -1  # of the current part
         self._open = False
         self._text = ""
-        self._held = ""  # white space with which a text begins: beside calls it is none
+        self._held = ""  # whitespace before a text; beside calls it is dropped
         self._calls = 0  # complete ones
         self._in_call = False
 
     def push(self, event: Event) -> list[Step]:
-        """What is certain with this event."""
+        """The steps that become certain with this event."""
         match event:
             case TextDelta():
                 return self._more_text(event.text)
@@ -69,7 +69,7 @@ class Parts:
                 return self._close(broken=True)
 
     def finish(self) -> list[Step]:
-        """The answer is over."""
+        """The last steps: the answer is over."""
         held, self._held = self._held, ""
         if held and not self._calls:
             return [*self._begin(None), *self._grow(held), *self._close()]
@@ -101,7 +101,7 @@ class Parts:
 
 
 def joined(events: Iterable[Event]) -> list[Event]:
-    """The same with neighbouring pieces of one call's arguments as one: they come character by character."""
+    """The events with neighbouring pieces of one call's arguments joined: they come character by character."""
     made: list[Event] = []
     for event in events:
         last = made[-1] if made else None
@@ -113,7 +113,7 @@ def joined(events: Iterable[Event]) -> list[Event]:
 
 
 def closed_parts(events: Iterable[Event]) -> list[Closed]:
-    """The parts of a whole answer, those of broken calls left out."""
+    """The parts of a whole answer, without broken calls."""
     parts = Parts()
     steps = [step for event in events for step in parts.push(event)] + parts.finish()
     return [step for step in steps if isinstance(step, Closed) and not step.broken]

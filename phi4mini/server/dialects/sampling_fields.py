@@ -5,17 +5,14 @@ Promise: what is out of range is refused here, before a token is made, by the na
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from phi4mini.engine.sample.params import RANDOM_SEED
 from phi4mini.server.http.errors import ApiError
-
-if TYPE_CHECKING:
-    from phi4mini.llm.model import TextModel
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Some = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -30,9 +27,6 @@ Stops = Annotated[list[StopText], Meta(max_length=16)]
 Alternatives = Annotated[int, Meta(ge=0, le=20)]
 Deadline = Annotated[float, Meta(ge=0.001, le=86400)]  # seconds, as in the header X-Timeout
 Text = Annotated[str, Meta(max_length=8 << 20)]
-
-
-MANY = 1 << 20  # characters that are surely too many for the event loop
 
 
 class SamplingFields(msgspec.Struct, kw_only=True):
@@ -118,57 +112,3 @@ def merged(limits: Mapping[str, int | None]) -> int | None:
         names = " and ".join(given)
         raise ApiError(400, f"{names} mean the same and differ", param=next(iter(given)), code="invalid_value")
     return next(iter(given.values()), None)
-
-
-def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
-    """OpenAI's count of tokens."""
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-
-
-def timings(prompt: int, cached: int, prefill: float, new: int, decode: float) -> dict[str, Any]:
-    """Milliseconds and tokens a second, under llama-server's names."""
-    computed = prompt - cached
-    return {
-        "cache_n": cached,
-        "prompt_n": computed,
-        "prompt_ms": round(prefill * 1e3, 3),
-        "prompt_per_second": round(computed / prefill, 3) if prefill else None,
-        "predicted_n": new,
-        "predicted_ms": round(decode * 1e3, 3),
-        "predicted_per_second": round((new - 1) / decode, 3) if decode and new > 1 else None,
-    }
-
-
-def text_size(given: Any) -> int:
-    """Characters of a text; many for anything else, which is not worth counting."""
-    return len(given) if isinstance(given, str) else 0 if given is None else MANY
-
-
-def prompt_ids(model: TextModel, given: str | list[Any], name: str, most: int) -> list[list[int]]:
-    """The ids of each prompt that a field holds. Raises 400 for an empty one, or one that is neither text nor ids."""
-    many = given if isinstance(given, list) and not all(type(i) is int for i in given) else [given]
-    bounded(name, many, most)
-    found = []
-    for at, one in enumerate(many):
-        where = f"{name}[{at}]" if len(many) > 1 else name
-        if isinstance(one, str):
-            one = model.tokenizer.encode(one)
-        elif not (isinstance(one, list) and all(type(i) is int for i in one)):
-            raise ApiError(400, f"{where} must be text or token ids", param=name, code="invalid_value")
-        if not one:
-            raise ApiError(400, f"{where} is empty: there is no token to start from", param=name, code="invalid_value")
-        if wrong := next((i for i in one if not 0 <= i < model.config.vocab_size), None):
-            raise ApiError(400, f"{where}: the model has no token {wrong}", param=name, code="invalid_value")
-        found.append(one)
-    return found
-
-
-def bounded(name: str, values: Sequence[Any], most: int) -> None:
-    """Refuse a list that is too long."""
-    if len(values) > most:
-        raise ApiError(400, f"{name} has {len(values)} entries; at most {most} are allowed", param=name)

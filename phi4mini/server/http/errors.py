@@ -1,9 +1,8 @@
-"""Refusals: what went wrong as a status and as a body, in OpenAI's form, under /v1/messages in Anthropic's and under
-/api/ in Ollama's.
+"""Errors as HTTP: a status and a body, in OpenAI's form, under /v1/messages in Anthropic's and under /api/ in Ollama's.
 
-Promises: every error of ours becomes one of these, with the parameter it is about where there is one. Only what is
-about the request is said in its own words: a fault of the server or its machine becomes a 500 or a 503 that says
-nothing of files, keys or code.
+Promises: every exception becomes an ApiError, which names the parameter at fault where there is one. Only errors about
+the request keep their own words: a fault of the server or its machine becomes a 500 or a 503 that says nothing of
+files, keys or code.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _LEADING_NAME = re.compile(r"^([a-z][a-z_]*(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)
 
 
 class ApiError(Exception):
-    """A request is refused, or ends badly."""
+    """A request is refused, or fails while it is answered."""
 
     def __init__(
         self,
@@ -45,10 +44,10 @@ class ApiError(Exception):
         self.status, self.message, self.kind, self.param = status, message, kind, param
         self.code = "invalid_value" if status == 400 and code is None else code
         self.headers = dict(headers or {})
-        self.more: dict[str, Any] = {}  # beside the fields that every error has
+        self.more: dict[str, Any] = {}  # fields beside those that every error has
 
     def body(self, dialect: str = "openai") -> dict[str, Any]:
-        """The JSON body, as programs of that dialect read it."""
+        """The JSON body in the form of a dialect."""
         if dialect == "ollama":
             return {"error": self.message}
         if dialect == "anthropic":
@@ -60,35 +59,35 @@ class ApiError(Exception):
 
 
 def dialect_of(path: str) -> str:
-    """Whose form of an error a path answers with, also where there is no such route."""
+    """The dialect of a path's errors, also where there is no such route."""
     if path.startswith("/v1/messages"):
         return "anthropic"
     return "ollama" if path.startswith("/api/") else "openai"
 
 
 def busy(message: str, retry_after: int = 1) -> ApiError:
-    """The queue is full: come again."""
+    """429: the queue is full; the client may try again after so many seconds."""
     headers = {"Retry-After": str(retry_after)}
     return ApiError(429, message, kind="rate_limit_error", code="queue_full", headers=headers)
 
 
 def unavailable(message: str, code: str, retry_after: int = 5) -> ApiError:
-    """Not now: loading, draining, or broken."""
+    """503: the server is loading, draining, or has no model."""
     return ApiError(503, message, kind="server_error", code=code, headers={"Retry-After": str(retry_after)})
 
 
 def not_loaded() -> ApiError:
-    """There is no model to ask."""
+    """503: the model could not be opened."""
     return unavailable("the model could not be opened; the server's log says why", "not_loaded")
 
 
 def timed_out(seconds: float) -> ApiError:
-    """The request's own deadline has passed."""
+    """504: the request's own deadline has passed."""
     return ApiError(504, f"the request took longer than its deadline of {seconds:g} s", kind="timeout", code="timeout")
 
 
 def as_api_error(error: BaseException, names: Mapping[str, str] | None = None) -> ApiError:
-    """Any exception as a refusal. `names`: our parameter -> what the request calls it."""
+    """Any exception as an ApiError. `names`: our parameter -> the request's name for it."""
     match error:
         case ApiError():
             return error
@@ -112,8 +111,8 @@ def as_api_error(error: BaseException, names: Mapping[str, str] | None = None) -
 
 
 def _too_long(error: TooLong, names: Mapping[str, str]) -> ApiError:
-    """What does not fit the context, with both numbers and in the words that programs look for: Anthropic's sentences,
-    OpenAI's code (in the message too, since some see nothing else) and its "maximum context length".
+    """A prompt that does not fit the context, with both numbers, in the words that programs look for: Anthropic's
+    sentences, OpenAI's code (in the message too: some programs see nothing else) and its "maximum context length".
     """
     prompt, limit, new = error.prompt_tokens, error.limit, error.new_tokens
     code = "context_length_exceeded"
@@ -122,7 +121,7 @@ def _too_long(error: TooLong, names: Mapping[str, str]) -> ApiError:
         message = f"input length and `{asked}` exceed context limit: {prompt} + {new} > {limit} ({code}); "
         message += f"at most {limit - prompt} new tokens fit"
     else:
-        longest = limit if prompt > limit else limit - 1  # at least one token is to be new
+        longest = limit if prompt > limit else limit - 1  # at least one new token must fit
         message = f"prompt is too long: {prompt} tokens > {longest} maximum ({code}); "
         message += f"this model's maximum context length is {limit} tokens, at least one of them new"
     refused = ApiError(400, message, param=names.get("messages", "messages"), code=code)
@@ -131,9 +130,9 @@ def _too_long(error: TooLong, names: Mapping[str, str]) -> ApiError:
 
 
 def _renamed(message: str, names: Mapping[str, str]) -> tuple[str, str | None]:
-    """The message with our names of parameters replaced by the request's, and the one it begins with."""
+    """The message with the request's names in place of ours, and the parameter that it begins with."""
     for ours, theirs in names.items():
-        if not ours.isalpha():  # others are words too; in quotes is what somebody sent
+        if not ours.isalpha():  # a plain word may mean something else; quotes hold text that a client sent
             message = re.sub(rf"(?<!['\w]){re.escape(ours)}(?!['\w])", theirs, message)
     found = _LEADING_NAME.match(message)
     if not found:

@@ -1,7 +1,7 @@
-"""The door, before any route is looked at: request id, form of the request, Host, Origin, key.
+"""The guard in front of all routes: it gives a request its id and checks its form, Host, Origin and API key.
 
-Promises: denies by default (a path is open only if it is written down as open), looks at nothing but `scope["path"]`,
-which is what the routes look at too; keys are compared by digest in constant time and never shown.
+Promises: it denies by default (a path is open only if its row says so) and decides by `scope["path"]` alone, which the
+routes are chosen by too; keys are compared by digest in constant time and never shown.
 
 It knows no route's body and no model.
 """
@@ -25,15 +25,15 @@ from phi4mini.server.http.errors import ApiError, dialect_of
 from phi4mini.server.logs import Log
 from phi4mini.server.settings import Settings
 
-_MOST_HEADERS, _MOST_HEAD = 100, 32 << 10  # headers, and bytes of them with the path
+_MOST_HEADERS, _MOST_HEAD = 100, 32 << 10  # number of headers; bytes of path, query and headers
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
-_LEFT = 499  # as nginx has it: the client left, or did not read, before the answer was whole; nobody is sent this
+_LEFT = 499  # nginx's status for a client that left or did not read; for log and metrics, never sent
 _SAFE_METHODS = ("GET", "HEAD")
-_CURL_TYPE = "application/x-www-form-urlencoded"  # what `curl -d` says of any body, unless it is told another
-_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+( *, *[\w!#$%&'*+.^`|~-]+)*", re.ASCII)  # of headers, in a preflight
+_CURL_TYPE = "application/x-www-form-urlencoded"  # what `curl -d` sends unless a header says otherwise
+_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+( *, *[\w!#$%&'*+.^`|~-]+)*", re.ASCII)  # names of headers, in a preflight
 _ALLOWED_HEADERS = "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta, x-timeout"
-_WRONG_KEYS, _WRONG_SECONDS, _MOST_PEERS = 20, 60.0, 4096  # wrong keys one address may send in that time
+_WRONG_KEYS, _WRONG_SECONDS, _MOST_PEERS = 20, 60.0, 4096  # wrong keys per address, in seconds; addresses kept
 
 
 class Guard:
@@ -47,7 +47,7 @@ class Guard:
         is_open: Callable[[str, str], bool],
         ended: Callable[..., None],
     ) -> None:
-        """`is_open(method, path)`: needs no key. `ended(method, route, status, seconds)`: for the metrics."""
+        """`is_open(method, path)`: True if no key is needed. `ended(method, route, status, seconds)`: for metrics."""
         self.app, self.settings, self.log, self._is_open, self._ended = app, settings, log, is_open, ended
         self._keys = [(hashlib.sha256(key.encode()).digest(), owner_of(key)) for key in settings.keys]
         self._wrong = Attempts()
@@ -81,7 +81,7 @@ class Guard:
             self._report(scope, id, seen["status"], time.monotonic() - began)
 
     async def _admit(self, scope: Scope, headers: _Headers, send: Send) -> bool:
-        """Let it in, or answer here."""
+        """True if the request may go on to its route; otherwise it has been answered here."""
         try:
             self._check_form(scope, headers)
             self._check_host(headers)
@@ -125,7 +125,7 @@ class Guard:
         scope["state"]["query"] = dict(parse_qsl(scope["query_string"].decode("ascii", "replace")))
 
     def _check_host(self, headers: _Headers) -> None:
-        """Pages of other names that resolve to this address (DNS rebinding) get nothing."""
+        """Refuse a Host that is not ours: a page whose name resolves to this address (DNS rebinding) gets nothing."""
         found = _HOST.fullmatch(headers.first("host") or "") if headers.count("host") == 1 else None
         if self.settings.unix_socket is None and not found:
             raise _refused(400, "exactly one valid Host header is needed", "bad_host")
@@ -136,7 +136,7 @@ class Guard:
         return name in self.settings.host_names or "*" in self.settings.hosts or self.settings.host in ("0.0.0.0", "::")
 
     def _check_origin(self, headers: _Headers) -> None:
-        """A page of another origin asks nothing, whatever the method."""
+        """Refuse a page of another origin, whatever the method, unless the settings name it."""
         origin = headers.first("origin")
         if origin is None or self._own_origin(origin, headers.first("host")) or origin in self.settings.origins:
             return
@@ -167,7 +167,7 @@ class Guard:
         raise ApiError(401, message, kind="authentication_error", code="invalid_api_key", headers=challenge)
 
     def _owner(self, given: str | None) -> str | None:
-        """Who has this key; every key is looked at, whichever fits."""
+        """The owner of this key, or None. Every key is compared, so the time taken does not tell which one fits."""
         digest = hashlib.sha256((given or "").encode("utf-8", "surrogateescape")).digest()
         found = None
         for known, owner in self._keys:
@@ -185,8 +185,8 @@ class Guard:
         scope["state"]["deadline"] = float(given)
 
     def _marks(self, id: str, origin: str | None, asked: str | None, scope: Scope) -> Iterable[tuple[bytes, bytes]]:
-        """Headers of every answer. A page of an allowed origin may send whatever headers its preflight asks for: SDKs
-        send ones of their own, and none of them has a meaning here that a page must not give it.
+        """Headers of every answer. A page of an allowed origin may send any header that its preflight names: SDKs add
+        headers of their own, and no header has a meaning here that such a page must not use.
         """
         yield b"x-request-id", id.encode()
         yield b"x-content-type-options", b"nosniff"
@@ -202,7 +202,7 @@ class Guard:
                 yield b"access-control-max-age", b"600"
 
     def _stays(self, asked: _Headers, answered: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether the connection is kept for another request, as far as both sides have said."""
+        """True if neither side has asked to close the connection after this answer."""
         closing = any(name.lower() == b"connection" and value.lower() == b"close" for name, value in answered)
         return not closing and (asked.first("connection") or "").strip().lower() != "close"
 
@@ -216,14 +216,14 @@ class Guard:
 
 
 class Attempts:
-    """Wrong keys by address, in a bounded table that forgets."""
+    """Counts wrong keys by address, in a bounded table that drops the oldest addresses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def too_many(self, peer: str) -> bool:
-        """Note one more; whether that is beyond what an address may send."""
+        """Count one more wrong key; True if the address has sent too many."""
         now = self._clock()
         count, since = self._seen.pop(peer, (0, now))
         if now - since > _WRONG_SECONDS:
@@ -235,7 +235,7 @@ class Attempts:
 
 
 class _Headers:
-    """What was sent, by lower-case name."""
+    """The headers that were sent, by lower-case name."""
 
     def __init__(self, raw: Collection[tuple[bytes, bytes]]) -> None:
         self._all: dict[str, list[str]] = {}
@@ -250,7 +250,7 @@ class _Headers:
 
 
 def owner_of(key: str) -> str:
-    """A name for a key's owner that tells nothing of the key."""
+    """A name for the owner of a key, from which the key cannot be found."""
     return hashlib.sha256(b"phi4mini owner\0" + key.encode()).hexdigest()[:16]
 
 
@@ -260,12 +260,12 @@ def _bearer(header: str | None) -> str | None:
 
 
 def _from_no_browser(headers: _Headers) -> bool:
-    """Whether a request has nothing of what browsers send with each form; a page may send one to any address."""
+    """True if a request has no header that browsers send with a form: any page can post a form to any address."""
     return not any(headers.count(name) for name in ("origin", "referer", "sec-fetch-site", "sec-fetch-mode", "cookie"))
 
 
 def _refused(status: int, message: str, code: str) -> ApiError:
-    """What is no proper request: where it ends is not certain, so nothing more is read of this connection."""
+    """The error for a malformed request. Where it ends is uncertain, so the connection is closed."""
     return ApiError(status, message, code=code, headers={"Connection": "close"})
 
 

@@ -1,6 +1,6 @@
-"""The socket a server listens on. Light: who only watches over a server has this and nothing of the server.
+"""The listening socket of a server, without the rest of the server: the supervisor's process imports this file only.
 
-Promise: an address that cannot be had is one line, before anything is loaded.
+Promise: an address that cannot be bound is an error of one line, before anything is loaded.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from phi4mini.errors import BadInput
 from phi4mini.server.settings import Settings
 
 _BACKLOG = 2048
-_SEND_BUFFER = 64 << 10  # bytes the kernel keeps for a client that does not read; left alone it grows to megabytes
+_SEND_BUFFER = 64 << 10  # bytes the kernel buffers for a client that does not read; by default this grows to megabytes
 
 
 def bind(settings: Settings) -> socket.socket:
-    """The listening socket. Raises BadInput with one line for an address that cannot be had."""
+    """The listening socket. Raises BadInput for an address that cannot be bound."""
     if settings.unix_socket is not None:
         return _bind_unix(settings.unix_socket)
     where = f"{settings.host}:{settings.port}"

@@ -1,6 +1,6 @@
-"""Which path was meant by one that there is not.
+"""The path that a client probably meant by an unknown one.
 
-Promises: a suggestion is a path that there is. It knows no HTTP.
+Promise: a suggestion is always a known path. It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterator
 
-_NEAR = 0.85  # of difflib; `/v1/chat/completion` is as near as that, `/v2/chat` is not
-_MOST = 200  # characters of a path that is looked at
+_NEAR = 0.85  # ratio of difflib: `/v1/chat/completion` is near enough, `/v2/chat` is not
+_MOST = 200  # characters; a longer path gets no suggestion
 
 
 def meant(path: str, known: Callable[[str], bool], listed: Collection[str]) -> str | None:
-    """The path that `path` stands for, or None.
+    """The known path that `path` stands for, or None.
 
     Tried: one slash where it has several or ends in one, /v1 in front or one of several, lower case, without what comes
     before /v1; else the nearest of `listed`.
@@ -29,7 +29,7 @@ def meant(path: str, known: Callable[[str], bool], listed: Collection[str]) -> s
 
 
 def _forms(path: str) -> Iterator[str]:
-    """The path as it may have been meant, what changes least first."""
+    """Corrections of the path, the smallest first."""
     bare = re.sub("/+", "/", path.strip()).rstrip("/") or "/"
     for form in (bare, bare.lower()):
         yield form

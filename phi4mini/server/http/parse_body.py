@@ -1,12 +1,13 @@
-"""From a body's bytes to its type: what is wrong with them, said with the place, and with what would be right.
+"""From a body's bytes to the struct of its route; error messages name the field and the allowed values.
 
-Promises: every refusal is a 400 that names a byte or a field; of a field with only so many values, all of them. It
-knows no route.
+Promises: every refusal is a 400 that names a byte or a field, and for a field with a fixed set of values all of them.
+Fields that nothing reads are handed to `ignore`. It knows no route.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,17 +15,31 @@ from msgspec.inspect import LiteralType, StructType, UnionType, type_info
 
 from phi4mini.chat.json_text import Number, number, plain
 from phi4mini.server.http.errors import ApiError
+from phi4mini.server.http.unread_fields import unread
 
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
-_ANY_KEY = "[...]"  # how msgspec writes an entry of an object, whichever it is
-_NEVER = "Expected `null`, got"  # of a field whose type is null: it is there to be refused by name
+_ANY_KEY = "[...]"  # how msgspec writes any entry of an object
+_NEVER = "Expected `null`, got"  # msgspec's words for a field whose type is null: it exists to be refused by name
 _MOST_SHOWN = 40  # characters of a key
-_CONVERSATIONS = ("messages", "input")  # fields in which a number is as it was written: calls are in them
+_CONVERSATIONS = ("messages", "input")  # numbers in these keep their spelling, since they hold tool calls
+
+
+def body_as(kind: Any, body: bytes, ignore: Callable[[Sequence[str]], None]) -> Any:
+    """The body as a struct of type `kind`. `ignore` gets the names of fields that nothing reads, and may refuse them.
+
+    Raises 400 naming the byte or the field.
+    """
+    given = parsed(body)
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    ignore(sorted(key for key in given if key not in known))
+    made = typed(given, kind)
+    ignore(unread(given, kind))
+    return made
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """The JSON object. Raises 400 `invalid_json`."""
+    """The JSON object. Numbers keep their spelling in conversations only. Raises 400 `invalid_json`."""
     kept: list[Number] = []
 
     def read(text: str) -> float:
@@ -79,7 +94,7 @@ def _refusal(text: str, given: dict[str, Any], kind: Any) -> ApiError:
 
 
 def _allowed(kind: Any, where: str) -> list[str]:
-    """The values of the field at this place, if it has only so many."""
+    """The allowed values of the field at this place, if its type lists them."""
     types: list[Any] = [type_info(kind)]
     for name in where.split("."):
         fields = [field for one in types if isinstance(one, StructType) for field in one.fields]
@@ -89,7 +104,7 @@ def _allowed(kind: Any, where: str) -> list[str]:
 
 
 def _exact(given: dict[str, Any], kind: Any, where: str) -> str:
-    """The place with the key of an entry that is wrong, which is found by halving."""
+    """The place with the key of a wrong entry, which is found by bisection: msgspec does not tell it."""
     name = where.removesuffix(_ANY_KEY)
 
     def wrong(entries: list[tuple[str, Any]]) -> bool:

@@ -1,9 +1,9 @@
-"""Fields below the top level of a body that nobody reads, by name, as unknown fields of the top level are named.
+"""Names of the fields below the top level of a body that nothing reads.
 
-Promises: what is named was sent, is not null, and changes nothing; all entries of a list are one place (`messages.x`),
-so the list stays short. What of an object is read is what its shape says (`part_schemas.OF`), or the struct that it is.
-Objects that are data of the caller's (JSON schemas, functions, arguments) are left alone, and so are those that are
-left out of a list as a whole, of which a shape knows nothing but the type. It refuses nothing.
+Promises: a named field was sent, is not null, and changes nothing; all entries of a list count as one place
+(`messages.x`), so the result stays short. A field is read if the object's schema (`part_schemas.OF`) or its struct has
+it. Two kinds of objects are not looked into: the caller's own data (JSON schemas, functions, arguments), and list
+entries that are ignored as a whole, of which a schema knows the type only. It refuses nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from msgspec.inspect import StructType, UnionType, type_info
 
 from phi4mini.server.openapi import part_schemas
 
-# Of any object: its kind and its labels, what is in our own answers and comes back with them, and what holds anyway
-# (a schema is always followed, prompts are cached without being asked to).
+# Not worth naming in any object: its type and labels, fields of our own answers that come back in a history, and fields
+# that ask for what happens anyway (a schema is always followed, prompts are always cached).
 _SILENT = {"type", "id", "name", "description", "index", "status", "annotations", "logprobs", "refusal", "phase"}
 _SILENT |= {"citations", "caller", "strict", "cache_control", "tools"}
 
 
 def unread(given: Mapping[str, Any], kind: Any) -> list[str]:
-    """Names of such fields in the body of this type, each once, in their order."""
+    """Names of the unread fields in a body of type `kind`, each once, in their order."""
     return list(dict.fromkeys(_in_struct(given, kind, "")))
 
 
@@ -42,7 +42,7 @@ def _in_struct(given: Mapping[str, Any], kind: Any, where: str) -> Iterator[str]
 
 @cache
 def _structs(kind: Any) -> dict[str, Any]:
-    """Of a struct's fields those that are structs themselves."""
+    """The fields of a struct that are structs themselves."""
     info = type_info(kind)
     assert isinstance(info, StructType)
     found: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def _structs(kind: Any) -> dict[str, Any]:
 
 
 def _in_value(value: Any, choices: list[part_schemas.Schema], where: str, listed: bool = False) -> Iterator[str]:
-    """In a value that is of one of these shapes, if it is valid."""
+    """Unread fields of a value that has one of these shapes, if it is valid."""
     choices = list(_flat(choices))
     if isinstance(value, list):
         items = [shape["items"] for shape in choices if "items" in shape]
@@ -80,7 +80,7 @@ def _flat(choices: list[part_schemas.Schema]) -> Iterator[part_schemas.Schema]:
 
 
 def _fits(value: Mapping[str, Any], shape: part_schemas.Schema) -> bool:
-    """Whether the fields that tell an object's kind are this shape's."""
+    """True if the fields that tell an object's kind (`type`, `role`) have this shape's values."""
     for name, inner in shape["properties"].items():
         allowed = [inner["const"]] if "const" in inner else inner.get("enum")
         if allowed is not None and name in value and value[name] not in allowed:

@@ -1,7 +1,7 @@
-"""GET /openapi.json: the API as OpenAPI 3.2, made from the table of endpoints and the types of what goes in and out.
+"""GET /openapi.json: the API as OpenAPI 3.2, made from the table of endpoints and their types.
 
-Promises: no endpoint is missing, and every status and every event of a stream that one answers with is declared. It is
-written once and kept. 3.2 is the first version that has words for the events of a stream.
+Promises: no endpoint is missing, and every status and every event of a stream that one answers with is declared. The
+document is written once and kept. 3.2 is the first version of OpenAPI that can describe the events of a stream.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, get_args
 import msgspec
 
 from phi4mini import __version__
-from phi4mini.server.http.endpoint import Call, Endpoint, Raw
+from phi4mini.server.http.call import Call, Raw
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.openapi import part_schemas
 
 Schema = dict[str, Any]
@@ -80,16 +81,18 @@ class OllamaErrorBody(msgspec.Struct):
 _ERRORS = {"openai": ErrorBody, "anthropic": MessagesErrorBody, "ollama": OllamaErrorBody}  # by dialect
 
 
-async def document(call: Call) -> Raw:
-    """The document."""
-    return Raw(_encoded(), _JSON)
+def document_endpoint(rows: Sequence[Endpoint]) -> Endpoint:
+    """The endpoint that answers with the document of these rows and of itself."""
 
+    @cache
+    def encoded() -> bytes:
+        return msgspec.json.encode(described([*rows, itself]))
 
-@cache
-def _encoded() -> bytes:
-    from phi4mini.server.app import endpoints  # which imports this module
+    async def document(call: Call[Any]) -> Raw:
+        return Raw(encoded(), _JSON)
 
-    return msgspec.json.encode(described(endpoints()))
+    itself = Endpoint("GET", "/openapi.json", document, "This document.", open=True)
+    return itself
 
 
 def described(rows: Sequence[Endpoint]) -> Schema:
@@ -116,7 +119,7 @@ def described(rows: Sequence[Endpoint]) -> Schema:
 
 
 def _describe(component: Schema, field: str, shape: Schema) -> None:
-    """What a field holds, which its type leaves open."""
+    """Describe a field whose type leaves open what it holds."""
     optional = field not in component.get("required", ())
     described = {"anyOf": [shape, {"type": "null"}], "default": None} if optional else shape
     component["properties"][field] = described
@@ -154,7 +157,7 @@ def _kinds(streams: Any) -> tuple[Any, ...]:
 
 
 def _event(row: Endpoint, named: dict[Any, Schema]) -> Schema:
-    """An event as its reader gets it: one of the stream's own, or the error with which a stream may end."""
+    """An event of a stream: one of its own, or the error with which it may end."""
     kinds = get_args(row.streams)
     events = [_with_data(named[kind], kind.__struct_config__.tag) for kind in kinds]
     if not kinds:
@@ -173,7 +176,7 @@ def _with_data(data: Schema, name: str | None = None) -> Schema:
 
 
 def _refusals(row: Endpoint, path: str, named: dict[Any, Schema]) -> Schema:
-    """Every status but 200 that a route may answer with."""
+    """Every status but 200 with which a route may answer."""
     codes = set(_ALWAYS)
     codes |= set() if row.open else {401, 429, 503}
     codes |= {404, 408, 413, 415} if row.body is not None else set()
@@ -187,6 +190,3 @@ def _refusal(code: int, error: Schema) -> Schema:
     if code < 400:
         return {"description": "What the client has is current."}
     return {"description": _REFUSALS[code], "content": {_JSON: {"schema": error}}}
-
-
-ENDPOINTS = [Endpoint("GET", "/openapi.json", document, "This document.", open=True)]

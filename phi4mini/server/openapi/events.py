@@ -1,7 +1,7 @@
-"""What the events of a stream hold, as types, for the OpenAPI document: OpenAI's chunks, both APIs' named events.
+"""The events of streams as types, for the OpenAPI document: OpenAI's chunks, and the named events of both APIs.
 
-They describe what `chat`, `completions`, `response_events` and `messages` write; nothing is made from these. The tests
-hold every event of real streams against the document.
+They describe what dialects/openai/{chat,completions,responses_output}.py and dialects/anthropic/messages.py write; no
+event is made from them. The tests check every event of real streams against the document.
 """
 
 from __future__ import annotations
@@ -10,17 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from phi4mini.server.dialects.openai.types import (
-    Answered,
-    FinishReason,
-    Logprob,
-    Logprobs,
-    MessageUsage,
-    Response,
-    StopReason,
-    TextLogprobs,
-    Usage,
-)
+from phi4mini.server.dialects.anthropic.types import Answered, MessageUsage, StopReason
+from phi4mini.server.dialects.openai.types import FinishReason, Logprob, Logprobs, Response, TextLogprobs, Usage
 
 _Maybe = msgspec.UnsetType
 
@@ -44,7 +35,7 @@ class FunctionPart(msgspec.Struct):
 
 
 class CalledPart(msgspec.Struct):
-    """A tool call in the making."""
+    """A piece of a tool call."""
 
     index: int
     function: FunctionPart
@@ -53,7 +44,7 @@ class CalledPart(msgspec.Struct):
 
 
 class Delta(msgspec.Struct):
-    """What has come to the message."""
+    """What is added to the message."""
 
     role: Literal["assistant"] | _Maybe = msgspec.UNSET
     content: str | _Maybe = msgspec.UNSET
@@ -90,7 +81,7 @@ class _Chunk(msgspec.Struct, kw_only=True):
 
 
 class ChatChunk(_Chunk, kw_only=True):
-    """A piece of an answer to POST /v1/chat/completions; the one with `usage` or `prompt_progress` has no choices."""
+    """A piece of an answer to POST /v1/chat/completions; a piece with `usage` or `prompt_progress` has no choices."""
 
     object: Literal["chat.completion.chunk"]
     choices: list[ChunkChoice]
@@ -117,7 +108,7 @@ class MessageStart(_Named, tag="message_start"):
 
 
 class Ping(_Named, tag="ping"):
-    """Nothing."""
+    """No content: it keeps the connection alive."""
 
 
 class TextBlock(_Named, tag="text"):
@@ -161,7 +152,7 @@ class ContentBlockDelta(_Named, tag="content_block_delta"):
 
 
 class ContentBlockStop(_Named, tag="content_block_stop"):
-    """A block is whole."""
+    """A block is complete."""
 
     index: int
 
@@ -181,7 +172,7 @@ class MessageDelta(_Named, tag="message_delta"):
 
 
 class MessageStop(_Named, tag="message_stop"):
-    """The last event of a message that is whole."""
+    """The last event of a complete message."""
 
 
 MessageEvent = (
@@ -204,11 +195,11 @@ class ResponseCreated(_OfResponse, tag="response.created"):
 
 
 class ResponseInProgress(_OfResponse, tag="response.in_progress"):
-    """The same once more."""
+    """The response once more, still before its output."""
 
 
 class ResponseCompleted(_OfResponse, tag="response.completed"):
-    """The last event of a response that is whole."""
+    """The last event of a complete response."""
 
 
 class ResponseIncomplete(_OfResponse, tag="response.incomplete"):
@@ -226,7 +217,7 @@ class OutputItemAdded(_OfItem, tag="response.output_item.added"):
 
 
 class OutputItemDone(_OfItem, tag="response.output_item.done"):
-    """An item is whole."""
+    """An item is complete."""
 
     item: dict[str, Any]
 
@@ -243,7 +234,7 @@ class ContentPartAdded(_OfPart, tag="response.content_part.added"):
 
 
 class ContentPartDone(_OfPart, tag="response.content_part.done"):
-    """A text is whole."""
+    """A text is complete."""
 
     part: dict[str, Any]
 

@@ -1,7 +1,7 @@
-"""JSON schemas of what a body holds as plain objects (messages, tools, formats), for the OpenAPI document.
+"""JSON schemas of the plain objects in bodies (messages, tools, formats), for the OpenAPI document.
 
-They describe what `chat.messages`, `chat.tools`, `blocks`, `items` and `asks` read, which check it; nothing is checked
-against these.
+They describe what chat/messages.py, chat/tools.py and the dialects read and check. Nothing is checked against these
+schemas; `http/unread_fields.py` looks up which fields are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NULL: Schema = {"type": "null"}
 
 
 def closed(required: tuple[str, ...], /, **properties: Schema) -> Schema:
-    """An object with these properties, of which some are required."""
+    """An object with these properties; `required` names those that must be there."""
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
@@ -26,7 +26,7 @@ def parts(*kinds: str) -> Schema:
 
 
 def or_null(shape: Schema) -> Schema:
-    """The same, or nothing."""
+    """This shape, or null."""
     return {"anyOf": [shape, _NULL]}
 
 

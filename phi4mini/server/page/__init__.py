@@ -1,5 +1,5 @@
-"""The chat page: static files, the text they show rendered to safe HTML, and the headers that keep them inert.
+"""The chat page: static files, Markdown rendered to safe HTML, and headers under which nothing else can run.
 
-Promises: no address but this server's, no build step, no script that is not a file of this folder. It knows no web
-framework: `routes` hands out bytes and headers, and server/app.py puts them on a connection.
+Promises: the page contacts no address but this server's, needs no build step, and runs no script but the files of this
+folder. Only `endpoints` knows HTTP: `static_files` returns bytes and headers, `markdown` returns HTML.
 """

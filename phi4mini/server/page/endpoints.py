@@ -1,4 +1,4 @@
-"""The page among the server's endpoints: its files for all, and Markdown rendered for whoever may use the model."""
+"""The page's endpoints: its files, which need no key, and the rendering of Markdown, which needs one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from phi4mini.server.http.endpoint import Call, Endpoint, Raw
+from phi4mini.server.http.call import Raw
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
 from phi4mini.server.page.markdown import render
-from phi4mini.server.page.routes import HEADERS, page
+from phi4mini.server.page.static_files import HEADERS, page
+from phi4mini.server.service import ServiceCall
 
 MAX_TEXT = 4_000_000  # characters; a text too long to be rendered comes back plain, and beyond this not at all
 
@@ -27,23 +29,23 @@ class Rendered(msgspec.Struct):
     html: str
 
 
-async def index(call: Call) -> Raw:
+async def index(call: ServiceCall) -> Raw:
     """The chat page."""
     return _file(call, "index.html")
 
 
-async def file(call: Call) -> Raw:
+async def file(call: ServiceCall) -> Raw:
     """One of its files, by its exact name."""
     return _file(call, str(call.path["name"]))
 
 
-async def rendered(call: Call, body: RenderBody) -> Rendered:
+async def rendered(call: ServiceCall, body: RenderBody) -> Rendered:
     """Markdown with code and formulas as HTML."""
     call.headers.update(HEADERS)
     return Rendered(await call.service.apart(lambda: render(body.text), len(body.text) * 8))
 
 
-def _file(call: Call, name: str) -> Raw:
+def _file(call: ServiceCall, name: str) -> Raw:
     found = page().file(name, call.sent.get("if-none-match"))
     if found is None:
         raise ApiError(404, "there is no such file", code="unknown_route")

@@ -1,10 +1,10 @@
 """Formulas in Markdown: the rules that find them, and LaTeX to MathML.
 
 `\\( \\)` and `$ $` within a line, `\\[ \\]` and `$$ $$` within a line or over several. A dollar sign is more often a
-price than a formula, so `$..$` must look like one (see `_single`). What latex2mathml cannot read is shown as source,
-and so is a formula with a command that it does not know. MathML is written here from the element tree, by allow-list:
-latex2mathml itself escapes nothing and passes `\\href` on. Lines of a table become classes of its cells.
-It does not know LaTeX beyond what latex2mathml does, but for a few environments named in `_ENVIRONMENTS`.
+price than a formula, so `$..$` must look like a formula (see `_single`). Promises: a formula that latex2mathml cannot
+read, or with a command that it does not know, is shown as source; MathML is written here from the element tree, by
+allow-list, since latex2mathml escapes nothing and passes `\\href` on. Lines of a table become classes of its cells.
+It knows the LaTeX that latex2mathml knows, and the few environments in `_ENVIRONMENTS`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MATH_ATTRIBUTES = _names(
 )
 LINES = _names("line-left line-right line-above line-below")  # classes of cells; Chromium ignores the attributes
 _ALIGNED = r"(?:aligned|align\*?|split|eqnarray\*?|align(?:ed)?at\*?)"
-# What models write, in what latex2mathml knows; \class leaves a mark for `_read_marks`.
+# What models write -> what latex2mathml knows. \class leaves a mark for `_read_marks`.
 _ENVIRONMENTS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\begin\{array\}\s*\{([lcr|\s]*\|[lcr|\s]*)\}"), lambda m: _lined(m[1])),
     (re.compile(r"\\hline\b"), r"\\class{hline}{}"),
@@ -65,7 +65,7 @@ def mathml(latex: str, display: bool) -> str:
     if len(latex) <= MAX_FORMULA:
         try:
             return "".join(_written(_tree(latex, display)))
-        except Exception:  # a parser of what models write: whatever it stumbles over, the source is still readable
+        except Exception:  # a model may write anything, and latex2mathml may raise anything: show the source
             pass
     return f'<code class="formula">{escape(latex)}</code>'
 
@@ -116,7 +116,7 @@ def _read_marks(table: Element) -> None:
 
 
 def _taken(row: Element) -> set[str]:
-    """Take the marks out of a row's cells; what they say."""
+    """Remove the marks from a row's cells and return them."""
     found = set()
     for cell in row:
         for mark in [child for child in cell if child.get("class")]:
@@ -127,7 +127,7 @@ def _taken(row: Element) -> set[str]:
 
 
 def _sides(columns: str) -> list[list[str]]:
-    """Lines beside each column of `|c|c|`; one between two columns is at the right of the first."""
+    """Classes for the lines beside each column of `|c|c|`; a line between two columns is right of the first."""
     sides = [["line-right"] * (behind == "|") for c, behind in pairwise(columns + " ") if c != "|"]
     return [["line-left", *sides[0]], *sides[1:]] if sides and columns[0] == "|" else sides
 
@@ -158,7 +158,7 @@ def add_formulas(markdown: MarkdownIt) -> None:
 
 
 def _render(_: object, tokens: Sequence[Token], index: int, options: object, env: dict[str, Any]) -> str:
-    """A formula's HTML; conversion is the slow part, so each one looks at the time."""
+    """A formula's HTML. Conversion is the slow part, so the time is checked before each."""
     env["clock"].check()
     token = tokens[index]
     html = mathml(token.content, token.markup in ("$$", "\\["))
@@ -208,7 +208,7 @@ def _single(text: str, at: int) -> int:
 
 
 def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A formula on lines of its own; one that is not closed, as in half an answer, goes to the next blank line."""
+    """A formula on its own lines; an unclosed one, as in a growing answer, goes to the next blank line."""
     if state.is_code_block(start):
         return False
     first = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]].strip()

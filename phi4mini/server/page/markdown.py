@@ -1,10 +1,10 @@
-"""Markdown as models write it, to HTML that can be put into the page: tables, formulas, highlighted code.
+"""From a model's Markdown to HTML that is safe in the page: tables, formulas, highlighted code.
 
-Promises: no script, style, event, foreign address or form comes through, whatever the text is: HTML in it is shown as
-text, and what we write ourselves still passes an allow-list. Time is bounded (BUDGET seconds of this thread) and size
-is (MAX_TEXT, MAX_TOKENS, MAX_HTML); beyond any of them the text comes back whole in `<pre>`. Nothing written is hidden:
-link definitions stay text. Half an answer renders sanely: an open fence is a code block. It does not know where text
-comes from, and looks nothing up on the network: a picture is a link.
+Promises: no script, style, event handler, form or request to another address gets through, whatever the text is: HTML
+in it is shown as text, and the rendered HTML passes an allow-list as well. Time is bounded (BUDGET seconds of this
+thread), and so is size (MAX_TEXT, MAX_TOKENS, MAX_HTML); a text beyond a bound comes back whole in `<pre>`. No text is
+hidden: link definitions stay text. A growing answer renders sanely: an open fence is a code block. It does not know
+where text comes from and uses no network: a picture is a link.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_TEXT = 200_000  # characters
 MAX_TOKENS = 30_000  # of Markdown, each about one element of the page
 MAX_HTML = 1_000_000  # characters before the allow-list, which was measured at up to 0.14 s for them
 MAX_NESTING = 40  # of quotes and lists
-BUDGET = 0.5  # seconds of this thread's own time: a busy server does not turn answers into plain text
+BUDGET = 0.5  # seconds of this thread's CPU time, so that a busy server does not turn answers into plain text
 _BLOCKS = {"left", "center", "right", "code", "code-head", "plain", "table", "formula", "language", "copy", "picture"}
 _TAGS = {
     "p",
@@ -78,20 +78,20 @@ def render(text: str) -> str:
 
 
 class Clock:
-    """Raises once a budget of this thread's seconds is used up; `tick` looks at the time only now and then."""
+    """Raises once this thread has used up its budget of CPU seconds; `tick` reads the time at every 64th call."""
 
     def __init__(self, budget: float) -> None:
         self._end = time.thread_time() + budget
         self._ticks = 0
 
     def tick(self) -> None:
-        """Called for each step of a parser."""
+        """Count one step of a parser."""
         self._ticks += 1
         if self._ticks % 64 == 0:
             self.check()
 
     def check(self) -> None:
-        """Look at the time now."""
+        """Read the time now."""
         if time.thread_time() > self._end:
             raise _TooMuch
 
@@ -116,20 +116,20 @@ def _parser() -> MarkdownIt:
 
 
 def _tick(state: Any, *_: object) -> bool:
-    """A rule that matches nothing and keeps the time: parsers come by here at every step."""
+    """A rule that matches nothing and checks the time: the parser tries it at every step."""
     state.env["clock"].tick()
     return False
 
 
 def _bounds(state: Any, *_: object) -> bool:
-    """The same for blocks. Beyond its own limit of nesting the parser would leave the rest of the text out."""
+    """The same for blocks, with a bound on nesting: beyond its own limit the parser would drop the rest of the text."""
     if state.level > MAX_NESTING:
         raise _TooMuch
     return _tick(state)
 
 
 def _table(state: Any, start: int, end: int, silent: bool) -> bool:
-    """The parser's own rule, which reads all rows in one step and fills missing cells: so each token keeps the time."""
+    """The parser's own rule with a check of the time at each token: it reads all rows of a table in one step."""
     from markdown_it.rules_block import table
 
     push = state.push
@@ -157,7 +157,7 @@ def _marks(state: Any) -> None:
 
 
 def _task(first: Token) -> bool:
-    """Make the `[ ]` that an item begins with a box; whether there was one."""
+    """Turn the `[ ]` at the beginning of an item into a box; False if there is none."""
     box = _TASK.match(first.content)
     if box:
         first.content = ("☐ " if box[1] == " " else "☑ ") + first.content[box.end() :]
@@ -173,7 +173,7 @@ def _table_close(*_: object) -> str:
 
 
 def _picture(_: object, tokens: Sequence[Token], index: int, options: object, env: object) -> str:
-    """A link: showing it would tell a foreign server that the answer was read."""
+    """A picture as a link: loading it would tell another server that the answer was read."""
     token = tokens[index]
     label = escape(token.content or "picture")
     return f'<a class="picture" href="{escape(str(token.attrs.get("src", "")))}">{label}</a>'

@@ -1,4 +1,7 @@
-"""What the server says of itself: health, readiness, metrics, properties, the models there are."""
+"""The server's own status: health, readiness, metrics, properties, models.
+
+Promise: /health says nothing of the model, and /ready is 200 only if requests are answered.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Any, Literal
 import msgspec
 
 from phi4mini import __version__
-from phi4mini.server.http.endpoint import Call, Endpoint, Raw
+from phi4mini.server.http.call import Raw
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import unavailable
+from phi4mini.server.service import ServiceCall
 
 
 class Health(msgspec.Struct):
@@ -37,7 +42,7 @@ class ModelList(msgspec.Struct):
 
 
 class Props(msgspec.Struct):
-    """What a client may want to know of the server."""
+    """The model and the limits of the server."""
 
     model: str
     version: str
@@ -57,12 +62,12 @@ class Props(msgspec.Struct):
     system_fingerprint: str
 
 
-async def health(call: Call) -> Health:
-    """The process lives; says nothing of the model."""
+async def health(call: ServiceCall) -> Health:
+    """The process lives, whatever the model does."""
     return Health("ok")
 
 
-async def ready(call: Call) -> Health:
+async def ready(call: ServiceCall) -> Health:
     """Requests are answered; 503 while the server drains or has no model."""
     call.service.check_open()
     if call.service.runner.reopening:
@@ -70,12 +75,12 @@ async def ready(call: Call) -> Health:
     return Health("ok")
 
 
-async def metrics(call: Call) -> Raw:
+async def metrics(call: ServiceCall) -> Raw:
     """Figures in Prometheus's text format."""
     return Raw(call.service.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-async def props(call: Call) -> Props:
+async def props(call: ServiceCall) -> Props:
     """The model and the limits."""
     service, facts, settings = call.service, call.service.facts, call.service.settings
     return Props(
@@ -98,18 +103,18 @@ async def props(call: Call) -> Props:
     )
 
 
-async def models(call: Call) -> ModelList:
+async def models(call: ServiceCall) -> ModelList:
     """The model that is served."""
     return ModelList([_card(call)])
 
 
-async def model(call: Call) -> ModelCard:
+async def model(call: ServiceCall) -> ModelCard:
     """One model by its name."""
     call.service.check_model(str(call.path["model"]))
     return _card(call)
 
 
-def _card(call: Call) -> ModelCard:
+def _card(call: ServiceCall) -> ModelCard:
     facts = call.service.facts
     meta = {"n_ctx": facts.ctx, "n_params": facts.parameters, "quant": facts.quant, "kv": facts.kv}
     return ModelCard(facts.id, call.service.created, "phi4mini", facts.ctx, facts.ctx, meta)

@@ -1,6 +1,6 @@
-"""Text and ids without the model: tokenize, detokenize, render a conversation, count what a request would cost.
+"""Routes for text and ids that need no weights: tokenize, detokenize, render a conversation.
 
-Promises: exactly the ids that a request would be answered from. Control tokens in a text are text, as everywhere.
+Promises: the ids are exactly those that a request would be answered from. Control tokens in a text stay text.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 
-from phi4mini.server.dialects.conversation import Ask
-from phi4mini.server.dialects.openai.chat import ChatBody
+from phi4mini.server.dialects.conversation import Conversation
+from phi4mini.server.dialects.hosted_tools import numbered
 from phi4mini.server.dialects.openai.chat_input import chat_turns
 from phi4mini.server.dialects.sampling_fields import Id, Text
-from phi4mini.server.http.endpoint import Call, Endpoint
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
+from phi4mini.server.service import ServiceCall
 
-_PIECE_BYTES = 8  # of a body, about, for each id that is to become text
+_PIECE_BYTES = 8  # bytes of text for an id, roughly
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True):
@@ -89,13 +90,7 @@ class Prompt(msgspec.Struct):
     n_ctx: int
 
 
-class InputTokens(msgspec.Struct):
-    """How many tokens the input of a request has."""
-
-    input_tokens: int
-
-
-async def tokenize(call: Call, body: TokenizeBody) -> Tokens:
+async def tokenize(call: ServiceCall, body: TokenizeBody) -> Tokens:
     """The ids of a text or a conversation."""
     service = call.service
     service.check_model(body.model)
@@ -106,7 +101,7 @@ async def tokenize(call: Call, body: TokenizeBody) -> Tokens:
     if body.tools and body.messages is None:
         raise ApiError(400, "tools need messages", param="tools")
     if body.messages is not None:
-        ids = await Ask(chat_turns(body.messages, call.ignore), _no_sampling, tools=body.tools or ()).ids(call)
+        ids = await Conversation(chat_turns(body.messages, call.ignore), numbered(body.tools)).ids(call)
     else:
         text = body.content if body.content is not None else body.prompt or ""
         ids = await service.apart(lambda: service.text.tokenizer.encode(text), len(text))
@@ -116,7 +111,7 @@ async def tokenize(call: Call, body: TokenizeBody) -> Tokens:
     return Tokens(list(pieces), len(ids), service.facts.ctx)
 
 
-def _piece(call: Call, id: int) -> Piece:
+def _piece(call: ServiceCall, id: int) -> Piece:
     spelled = call.service.text.tokenizer.token_bytes(id)
     try:
         return Piece(id, spelled.decode())
@@ -124,7 +119,7 @@ def _piece(call: Call, id: int) -> Piece:
         return Piece(id, list(spelled))
 
 
-async def detokenize(call: Call, body: DetokenizeBody) -> Detokenized:
+async def detokenize(call: ServiceCall, body: DetokenizeBody) -> Detokenized:
     """The text that ids spell."""
     service = call.service
     service.check_model(body.model)
@@ -132,14 +127,14 @@ async def detokenize(call: Call, body: DetokenizeBody) -> Detokenized:
     return Detokenized(text, text)
 
 
-def _spelled(call: Call, ids: list[int]) -> str:
+def _spelled(call: ServiceCall, ids: list[int]) -> str:
     text = call.service.text
     if wrong := next((id for id in ids if id >= text.config.vocab_size), None):
         raise ApiError(400, f"tokens: the model has no token {wrong}", param="tokens", code="invalid_value")
     return text.tokenizer.decode(ids)
 
 
-async def tokenizer_info(call: Call) -> TokenizerInfo:
+async def tokenizer_info(call: ServiceCall) -> TokenizerInfo:
     """The tokenizer."""
     service = call.service
     config, ctx = service.text.config, service.facts.ctx
@@ -151,29 +146,14 @@ async def tokenizer_info(call: Call) -> TokenizerInfo:
     return TokenizerInfo(service.text.chat_format, *ends, ctx)
 
 
-async def render(call: Call, body: ConversationBody) -> Prompt:
+async def render(call: ServiceCall, body: ConversationBody) -> Prompt:
     """What the model sees of a conversation."""
     service = call.service
     service.check_model(body.model)
-    ask = Ask(
-        chat_turns(body.messages, call.ignore),
-        _no_sampling,
-        tools=body.tools or (),
-        continued=bool(body.continue_final_message),
-    )
-    ids = await ask.ids(call)
+    turns, continued = chat_turns(body.messages, call.ignore), bool(body.continue_final_message)
+    ids = await Conversation(turns, numbered(body.tools), continued=continued).ids(call)
     text = await service.apart(lambda: service.text.tokenizer.decode(ids), len(ids) * _PIECE_BYTES)
     return Prompt(text, ids, len(ids), service.facts.ctx)
-
-
-async def count_chat(call: Call, body: ChatBody) -> InputTokens:
-    """How many tokens the input of a chat request has."""
-    return InputTokens(len(await body.ask(call).ids(call)))
-
-
-def _no_sampling(index: int) -> dict[str, Any]:
-    """Nothing is drawn."""
-    return {}
 
 
 ENDPOINTS = [
@@ -181,12 +161,4 @@ ENDPOINTS = [
     Endpoint("POST", "/detokenize", detokenize, "Ids to text.", body=DetokenizeBody, answer=Detokenized),
     Endpoint("GET", "/tokenizer_info", tokenizer_info, "The tokenizer.", answer=TokenizerInfo),
     Endpoint("POST", "/render", render, "What the model sees of a conversation.", body=ConversationBody, answer=Prompt),
-    Endpoint(
-        "POST",
-        "/v1/chat/completions/input_tokens",
-        count_chat,
-        "Count the tokens of a chat request's input.",
-        body=ChatBody,
-        answer=InputTokens,
-    ),
 ]

@@ -1,4 +1,4 @@
-"""An answer's parts: the same in a stream as in the whole, however the events come."""
+"""An answer's parts: the same in a stream as in a whole answer, however the events are cut."""
 
 from __future__ import annotations
 

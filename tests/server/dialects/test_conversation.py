@@ -1,4 +1,4 @@
-"""What a conversation's answer must look like: formats as different programs ask for them."""
+"""Response formats of conversations, as different programs ask for them."""
 
 from __future__ import annotations
 

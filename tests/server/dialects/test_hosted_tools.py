@@ -1,4 +1,4 @@
-"""What coding agents and SDKs offer as tools: odd schemas, hosted kinds, a response format beside them; three dialects.
+"""Tools as coding agents and SDKs offer them: odd schemas, hosted tools, a response format beside them; three dialects.
 
 A real server; the grammar makes a call of any model, so what is not held of a schema shows in the header alone.
 """
@@ -271,6 +271,20 @@ def test_SC3_hosted_tools_alone_are_refused(phi, dialect, hosted):
     for choice in ("required", None):
         answer = phi.ask(*asked(dialect, [hosted], choice))
         assert answer.status == 400 and hosted["type"] in answer.json["error"]["message"], answer.body
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_SC3_an_error_about_a_function_names_the_index_that_was_sent(phi, dialect):
+    """Also behind hosted tools, which are left out."""
+    nameless = {"type": "function", "function": {"name": "", "parameters": PLAIN}}
+    answer = phi.ask(*asked(dialect, [HOSTED[dialect][0], WEATHER, nameless]))
+    assert answer.status == 400 and answer.json["error"]["param"].startswith("tools[2]."), answer.body
+    assert answer.json["error"]["message"].startswith("tools[2].")
+
+
+def test_SC3_so_does_an_error_about_a_schema_that_is_missing(phi):
+    answer = phi.ask(*asked("messages", [*HOSTED["messages"][:2], WEATHER, {"name": "bare"}]))
+    assert answer.status == 400 and answer.json["error"]["param"] == "tools[3].input_schema", answer.body
 
 
 def test_SC3_a_hosted_tool_cannot_be_demanded(phi):

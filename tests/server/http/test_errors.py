@@ -1,4 +1,4 @@
-"""What a refusal says (row B10): the field by the request's own name, a code, and what would be right."""
+"""Error messages (row B10): they name the field as the request does, a code, and the allowed values."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_RQ5_a_prompt_that_is_too_long_is_said_in_the_words_that_clients_look_fo
 @pytest.mark.parametrize("new", [2048, 32000, 2**31 - 1])
 @pytest.mark.parametrize("path", LARGE)
 def test_RQ6_too_many_new_tokens_are_refused_with_the_sum_and_what_would_fit(demo, path, new):
-    """Neither cut nor capped: with what is said to fit it is answered."""
+    """Neither cut nor capped: the number of tokens that the message says would fit is answered."""
     _, _, limit = LARGE[path]
     small = ROUTES[path] | {limit: new}
     answer = demo.ask(path, small)

@@ -1,4 +1,4 @@
-"""Who may ask (rows C1-C8, C10, C11): keys, Host, Origin, and what is never shown."""
+"""Access (rows C1-C8, C10, C11): keys, Host, Origin, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_no_header_is_sent_twice(server, path):
 # ---- keys
 
 ROWS = [pytest.param(row, id=f"{row.method} {row.path}") for row in endpoints()]
-OPEN = {"/health", "/openapi.json", "/", "/page", "/favicon.ico"}  # what is the same on every server
+OPEN = {"/health", "/openapi.json", "/", "/page", "/favicon.ico"}  # paths that answer the same on every server
 
 
 def test_C1_what_is_open_is_the_page_and_health():
@@ -123,7 +123,7 @@ def test_C2_no_spelling_of_path_or_host_skips_the_key(server, path, host):
 
 
 def test_C3_keys_are_compared_by_digest_in_constant_time(monkeypatch):
-    """Every key is looked at, by compare_digest, whichever fits; with another comparison this fails."""
+    """Every key is compared, by compare_digest, whether or not an earlier one fits."""
     seen = []
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: (seen.append((a, b)), a == b)[1])
     guard = Guard(None, Settings(keys=(KEY, SECOND)), Log(), lambda *_: False, lambda *_: None)

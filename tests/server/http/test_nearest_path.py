@@ -1,4 +1,4 @@
-"""Paths that were meant otherwise: the answer says which there is."""
+"""Mistyped paths: the error suggests the right one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a body may hold (rows B4-B10, D2-D7): each wrong thing is a 400 that names it, each right one an answer."""
+"""Bodies (rows B4-B10, D2-D7): each fault is a 400 that names the field, and each valid body is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields below the top level that nobody reads are named, and what is read or is the caller's own data is not."""
+"""Fields below the top level that nothing reads are named; fields that are read, and the caller's own data, are not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from phi4mini.server.dialects.anthropic.messages import MessagesBody
 from phi4mini.server.dialects.ollama.bodies import OllamaChatBody
 from phi4mini.server.dialects.openai.chat import ChatBody
-from phi4mini.server.dialects.openai.responses import InputBody
+from phi4mini.server.dialects.openai.responses_body import InputBody
 from phi4mini.server.http.unread_fields import unread
 from tests.server.process import CHAT, serving
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, and true: Schemathesis asks what it allows and what it does not (row B16)."""
+"""The OpenAPI document is complete and true: Schemathesis sends what it allows and what it forbids (row B16)."""
 
 from __future__ import annotations
 

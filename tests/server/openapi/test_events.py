@@ -1,4 +1,4 @@
-"""What holds for all events of a stream."""
+"""Properties that all events of a stream share."""
 
 from __future__ import annotations
 

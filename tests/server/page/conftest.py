@@ -33,7 +33,7 @@ def chromium() -> str:
 
 
 def free_port() -> int:
-    """A port nobody listens on at the moment."""
+    """A port on which no program listens at the moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""HTML as a browser would read it, for tests that ask what is in it; and texts that want to be more than text."""
+"""HTML parsed as a browser parses it, for tests of its elements; and texts that try to be more than text."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_the_page_comes_with_its_policy_and_is_not_sent_twice(server):
     assert ask(server, **{"If-None-Match": headers["ETag"]})[::2] == (304, b"")
 
 
-@pytest.mark.parametrize("name", ["nothing.js", "..%2froutes.py", "%2e%2e/routes.py", "routes.py", ""])
+@pytest.mark.parametrize("name", ["nothing.js", "..%2fmarkdown.py", "%2e%2e/markdown.py", "markdown.py", ""])
 def test_what_is_no_file_of_the_page_is_not_found(server, name):
     assert ask(f"{server}/page/{name}")[0] in (400, 404)
 

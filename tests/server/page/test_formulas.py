@@ -1,4 +1,4 @@
-"""Formulas: what is taken for one and what is a price, LaTeX as models write it, and nothing but MathML out of it."""
+"""Formulas: telling a formula from a price, LaTeX as models write it, and no output but MathML."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """POST /v1/messages: Anthropic's conversations, whole or streamed, and their count of tokens.
 
-Promises: a stream's events are Anthropic's, in their order; a last message of the assistant is continued; what the
-prompt had in common with an earlier one is reported as read from the cache, which needs no cache_control.
+Promises: a stream's events are Anthropic's, in their order; a last message of the assistant is continued; tokens that
+the prompt shares with an earlier one are reported as read from the cache, without any cache_control.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import msgspec
 from msgspec import Meta
 
 from phi4mini.errors import BadInput
-from phi4mini.server.answering import Choices, Progress
+from phi4mini.server.answering import Choices, PrefillProgress
 from phi4mini.server.dialects.answer_parts import Closed, Grown, Opened, Parts, Step, closed_parts, joined
 from phi4mini.server.dialects.anthropic.messages_input import choice_from, functions_from, turns_from
-from phi4mini.server.dialects.conversation import Ask, Format, response_format
+from phi4mini.server.dialects.anthropic.types import Answered, MessageUsage, StopReason
+from phi4mini.server.dialects.conversation import Conversation
 from phi4mini.server.dialects.hosted_tools import callable_tools
-from phi4mini.server.dialects.openai.types import Answered, MessageUsage, StopReason
+from phi4mini.server.dialects.response_format import ResponseFormat, response_format
 from phi4mini.server.dialects.sampling_fields import Deadline, SamplingFields, Seed, Share, Some, Stops, Temperature
-from phi4mini.server.http.endpoint import Call, Endpoint, Stream
+from phi4mini.server.http.call import Stream
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.openapi.events import MessageEvent
-from phi4mini.server.routes.text import InputTokens
+from phi4mini.server.service import ServiceCall
+from phi4mini.server.usage import InputTokens
 
 Block = dict[str, Any]
 _NAMES = {
@@ -49,17 +52,16 @@ class CountBody(msgspec.Struct, kw_only=True):
     output_config: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
 
-    def ask(self, call: Call, sampling: dict[str, Any], salt: str | None = None) -> Ask:
-        """What is asked, checked as far as it can be without the model."""
+    def to_conversation(self, call: ServiceCall, salt: str | None = None) -> Conversation:
+        """The conversation, checked as far as that needs no tokenizer. Raises ApiError and BadInput."""
         call.service.check_model(self.model)
         turns = turns_from(self.messages, self.system, call.ignore)
         continued = bool(turns) and turns[-1].role == "assistant"
         if continued and turns[-1].tool_calls:
             raise BadInput("messages: the last one calls tools; their results must follow it")
         choice = self.tool_choice or {}
-        return Ask(
+        return Conversation(
             turns,
-            lambda index: sampling,
             tools=functions_from(callable_tools(self.tools, call, ("custom",))),
             tool_choice=choice_from(self.tool_choice),
             parallel=choice.get("disable_parallel_tool_use") is not True,
@@ -68,7 +70,7 @@ class CountBody(msgspec.Struct, kw_only=True):
             salt=salt,
         )
 
-    def _format(self, call: Call) -> Format | None:
+    def _format(self, call: ServiceCall) -> ResponseFormat | None:
         config = dict(self.output_config or {})
         given = config.pop("format", None)
         call.ignore([f"output_config.{name}" for name in sorted(config)])
@@ -96,7 +98,7 @@ class MessagesBody(CountBody, kw_only=True):
     timeout: Deadline | None = None
 
     def sampling(self) -> dict[str, Any]:
-        """Keywords of the run."""
+        """The sampling keywords of the run. Raises ApiError."""
         fields = SamplingFields(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -108,27 +110,27 @@ class MessagesBody(CountBody, kw_only=True):
         return fields.sampling(self.max_tokens, None)
 
 
-async def messages(call: Call, body: MessagesBody) -> Answered | Stream:
+async def messages(call: ServiceCall, body: MessagesBody) -> Answered | Stream:
     """Answer a conversation."""
-    ask = body.ask(call, body.sampling(), body.cache_salt)
+    conversation = body.to_conversation(call, body.cache_salt)
     call.within(body.timeout)
-    choices = call.service.admit(await ask.runs(call), call)
-    answer = _Answer(call, choices)
+    choices = call.service.admit(await conversation.runs(call, [body.sampling()]), call)
+    writer = _MessageWriter(call, choices)
     if body.stream:
-        return answer.stream()
+        return writer.stream()
     await choices.finish()
-    return answer.message([_block(part) for part in closed_parts(choices.events[0])], *answer.end())
+    return writer.message([_block(part) for part in closed_parts(choices.events[0])], *writer.end())
 
 
-async def count_tokens(call: Call, body: CountBody) -> InputTokens:
+async def count_tokens(call: ServiceCall, body: CountBody) -> InputTokens:
     """How many tokens the input of a request has."""
-    return InputTokens(len(await body.ask(call, {}).ids(call)))
+    return InputTokens(len(await body.to_conversation(call).ids(call)))
 
 
-class _Answer:
-    """One answer in Anthropic's form, whole or as events."""
+class _MessageWriter:
+    """Writes one answer in Anthropic's form, whole or as events."""
 
-    def __init__(self, call: Call, choices: Choices) -> None:
+    def __init__(self, call: ServiceCall, choices: Choices) -> None:
         self.call, self.choices, self.run = call, choices, choices.runs[0]
         self.id = f"msg_{secrets.token_hex(12)}"
 
@@ -146,7 +148,7 @@ class _Answer:
         return MessageUsage(request.num_prompt - cached, cached, len(self.run.tokens))
 
     def end(self) -> tuple[StopReason, str | None]:
-        """Why it is over, and the stop sequence that ended it."""
+        """Why the answer ended, and the stop sequence that ended it."""
         if self.run.matcher.matched is not None:
             return "stop_sequence", self.run.matcher.matched
         if self.run.request.finish_reason == "length":
@@ -161,7 +163,7 @@ class _Answer:
         parts = Parts()
         async with aclosing(self.choices.pieces()) as pieces:
             async for piece in pieces:
-                assert not isinstance(piece, Progress)  # nobody asked for it
+                assert not isinstance(piece, PrefillProgress)  # not asked for
                 for event in joined(piece.events):
                     for step in parts.push(event):
                         yield _step(step)

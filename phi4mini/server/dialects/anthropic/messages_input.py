@@ -1,7 +1,7 @@
 """Anthropic's conversations as ours: content blocks to turns, tools and tool_choice to OpenAI's form.
 
-Promises: the order of the blocks is kept, and each turn knows the place it was sent at; a block that cannot be read is
-refused with its place and type, and what is left out is told to the caller by name. It knows no HTTP and no tokens.
+Promises: the order of the blocks is kept, and each turn knows the place at which it was sent; a block that cannot be
+read is refused with its place and type; whatever is left out is reported to the caller by name. It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from phi4mini.chat import Message, ToolCall
 from phi4mini.chat.messages import call_of
 from phi4mini.errors import BadInput
+from phi4mini.server.dialects.hosted_tools import Tools
 
 Ignore = Callable[[list[str]], None]
 _THOUGHTS = ("thinking", "redacted_thinking")
@@ -44,7 +45,7 @@ def turns_from(
 
 
 def _system(given: str | Sequence[Mapping[str, Any]], ignore: Ignore) -> str:
-    """Its text, less a first line that only says who pays: it differs in each request, and would spoil the cache."""
+    """The system text without Anthropic's billing line, which differs in each request and so would defeat the cache."""
     text = _text(given, "system")
     if header := _BILLING.match(text):
         ignore(["system.x-anthropic-billing-header"])
@@ -115,10 +116,10 @@ def _unread(block: Any, where: str, known: str) -> BadInput:
     return BadInput(f"{where} is of type {kind!r:.60} or incomplete; this model reads: {known}")
 
 
-def functions_from(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Tools in OpenAI's form. Raises BadInput for the tools of Anthropic's own servers, which are not here."""
-    functions = []
-    for at, tool in enumerate(tools):
+def functions_from(tools: Tools) -> Tools:
+    """Tools in OpenAI's form. Raises BadInput for tools that only Anthropic's own servers run."""
+    functions = {}
+    for at, tool in tools.items():
         where = f"tools[{at}]"
         if tool.get("type") not in (None, "custom"):
             raise BadInput(f"{where}.type is {tool['type']!r:.60}; only tools with name and input_schema can be called")
@@ -126,12 +127,12 @@ def functions_from(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             raise BadInput(f"{where}.input_schema must be a JSON schema")
         described = {key: tool.get(key) for key in ("name", "description", "strict")}
         function = {key: value for key, value in described.items() if value is not None}
-        functions.append({"type": "function", "function": function | {"parameters": tool["input_schema"]}})
+        functions[at] = {"type": "function", "function": function | {"parameters": tool["input_schema"]}}
     return functions
 
 
 def choice_from(given: Mapping[str, Any] | None) -> str:
-    """Anthropic's tool_choice as `asks` has it. Raises BadInput."""
+    """Anthropic's tool_choice as `Conversation.tool_choice`. Raises BadInput."""
     match given:
         case None | {"type": "auto"}:
             return "auto"

@@ -1,8 +1,8 @@
-"""What Ollama's clients send, and what it means here: options as sampling, messages as OpenAI's.
+"""Bodies of Ollama's clients: options become sampling keywords, messages become OpenAI's.
 
-Promises: what would change the answer and is not possible here (images, templates, thinking, infilling) is refused by
-name; what only tells Ollama's own runner how to work (`num_gpu`, `keep_alive`, ...) is named as ignored, since it is no
-field of these types. A limit beyond the context means: to the end of the context. It knows no HTTP and no tokens.
+Promises: a field that would change the answer and is not supported (images, templates, thinking, infilling) is refused
+by name; a field for Ollama's own runner (`num_gpu`, `keep_alive`, ...) is no field of these types, and so is named as
+ignored. A limit beyond the context means: to the end of the context. It knows no HTTP and no tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from phi4mini.errors import BadInput
-from phi4mini.server.dialects.conversation import Format, response_format
+from phi4mini.server.dialects.response_format import ResponseFormat, response_format
 from phi4mini.server.dialects.sampling_fields import (
     Alternatives,
     Penalty,
@@ -32,7 +32,7 @@ _WHOLE = 2**31 - 1
 
 
 class Options(msgspec.Struct, kw_only=True):
-    """How an answer is drawn; what is left out is off. `num_predict` below 1 is no limit, `seed` -1 a random one."""
+    """How an answer is sampled; a missing option is off. `num_predict` below 1 is no limit, `seed` -1 a random seed."""
 
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=_WHOLE)] | None = None
@@ -47,7 +47,7 @@ class Options(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
 
     def sampling(self, logprobs: int | None) -> dict[str, Any]:
-        """Keywords of the run."""
+        """The sampling keywords of the run. Raises ApiError."""
         fields = SamplingFields(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -63,7 +63,7 @@ class Options(msgspec.Struct, kw_only=True):
 
 
 class OllamaBody(msgspec.Struct, kw_only=True):
-    """What both kinds of request have."""
+    """Fields of both kinds of request."""
 
     model: str
     stream: bool | None = None
@@ -74,11 +74,11 @@ class OllamaBody(msgspec.Struct, kw_only=True):
     top_logprobs: Alternatives | None = None
 
     def sampling(self) -> dict[str, Any]:
-        """Keywords of the run."""
+        """The sampling keywords of the run. Raises ApiError."""
         return (self.options or Options()).sampling((self.top_logprobs or 0) if self.logprobs else None)
 
-    def grammar(self) -> Format | None:
-        """What the answer must look like. Raises 400 for a format that is none."""
+    def grammar(self) -> ResponseFormat | None:
+        """The format of the answer. Raises 400 for an unknown one."""
         if self.format is None or self.format == "":
             return None
         if self.format == "json":
@@ -113,7 +113,7 @@ class GenerateBody(OllamaBody, kw_only=True):
     images: list[Any] | None = None
 
     def check(self) -> None:
-        """Refuse what is not possible here."""
+        """Refuse fields that are not supported."""
         if self.raw and (self.template or self.system or self.context):
             raise ApiError(400, "raw mode does not support template, system, or context", param="raw")
         reasons = {

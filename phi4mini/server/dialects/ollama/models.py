@@ -1,7 +1,7 @@
-"""Ollama's API without an answer to write: the model there is, what it is like, the version, vectors of texts.
+"""Ollama's routes about the model: lists, details, the version; and embeddings.
 
 Promises: names are `model:tag` as Ollama's clients expect them, and every name of the model is known with and without
-`:latest`. Nothing can be pulled, made or deleted: the server has one model.
+`:latest`. No model can be pulled, created or deleted: the server has one model.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from phi4mini import __version__
 from phi4mini.model.config import Config
 from phi4mini.server.dialects.openai.embeddings import EmbeddingBody, embed
 from phi4mini.server.dialects.sampling_fields import Some, Text
-from phi4mini.server.http.endpoint import Call, Endpoint
+from phi4mini.server.facts import Facts
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
-from phi4mini.server.service import Facts
+from phi4mini.server.service import ServiceCall
 
-SPOKEN = "0.13.0"  # of Ollama's API: clients compare it with the version that brought what they need
+SPOKEN = "0.13.0"  # version of Ollama's API; clients check that it is new enough for a feature
 _FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Details(msgspec.Struct):
-    """What a list shows of a model."""
+    """Details of a model in a list."""
 
     format: str
     family: str
@@ -49,13 +50,13 @@ class Listed(msgspec.Struct):
 
 
 class Tags(msgspec.Struct):
-    """All models: the one that is served."""
+    """All models: only the served one."""
 
     models: list[Listed]
 
 
 class Running(msgspec.Struct):
-    """A model in memory; `size_vram` is 0, for it is in the machine's own."""
+    """A model in memory; `size_vram` is 0, since it is in main memory."""
 
     name: str
     model: str
@@ -82,7 +83,7 @@ class ShowBody(msgspec.Struct, kw_only=True):
 
 
 class Shown(msgspec.Struct, kw_only=True):
-    """What the model is like; `model_info` under GGUF's names, with the context that is served."""
+    """Details of the model; `model_info` has GGUF's names, and the served context."""
 
     details: Details
     model_info: dict[str, Any]
@@ -94,7 +95,7 @@ class Shown(msgspec.Struct, kw_only=True):
 
 
 class Version(msgspec.Struct):
-    """The version of Ollama's API that is spoken, and who speaks it."""
+    """The supported version of Ollama's API, and the name of this program."""
 
     version: str
     server: str
@@ -109,7 +110,7 @@ class EmbedBody(msgspec.Struct, kw_only=True):
 
 
 class Embedded(msgspec.Struct, kw_only=True):
-    """A vector for each text."""
+    """One vector for each text, in their order."""
 
     model: str
     embeddings: list[list[float]]
@@ -126,13 +127,13 @@ class OldEmbedBody(msgspec.Struct, kw_only=True):
 
 
 class OldEmbedded(msgspec.Struct):
-    """Its vector."""
+    """The vector of the text."""
 
     embedding: list[float]
 
 
-def check_model(call: Call, name: str) -> None:
-    """Refuse another model than the one that is served, in the words by which clients know that."""
+def check_model(call: ServiceCall, name: str) -> None:
+    """Raises 404 for another model than the served one, in the words that clients look for."""
     if not name:
         raise ApiError(400, "model is required", param="model")
     names = call.service.names
@@ -150,14 +151,14 @@ def stamp(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-async def tags(call: Call) -> Tags:
+async def tags(call: ServiceCall) -> Tags:
     """The model that is served."""
     facts, name = call.service.facts, tagged(call.service.facts.id)
     began = stamp(datetime.fromtimestamp(call.service.created, UTC))
     return Tags([Listed(name, name, began, facts.nbytes, _digest(facts), _details(call), _capabilities(call))])
 
 
-async def running(call: Call) -> RunningModels:
+async def running(call: ServiceCall) -> RunningModels:
     """The model, while it is in memory."""
     service = call.service
     if not service.runner.loaded:
@@ -168,8 +169,8 @@ async def running(call: Call) -> RunningModels:
     return RunningModels([Running(name, name, facts.nbytes, _digest(facts), _details(call), until, facts.ctx)])
 
 
-async def show(call: Call, body: ShowBody) -> Shown:
-    """What the model is like."""
+async def show(call: ServiceCall, body: ShowBody) -> Shown:
+    """Details of the model."""
     check_model(call, body.model or body.name or "")
     service = call.service
     return Shown(
@@ -180,12 +181,12 @@ async def show(call: Call, body: ShowBody) -> Shown:
     )
 
 
-async def version(call: Call) -> Version:
+async def version(call: ServiceCall) -> Version:
     """The version of the API."""
     return Version(SPOKEN, f"phi4mini {__version__}")
 
 
-async def embedded(call: Call, body: EmbedBody) -> Embedded:
+async def embedded(call: ServiceCall, body: EmbedBody) -> Embedded:
     """Vectors of texts."""
     check_model(call, body.model)
     began = time.monotonic_ns()
@@ -199,26 +200,26 @@ async def embedded(call: Call, body: EmbedBody) -> Embedded:
     )
 
 
-async def embedded_one(call: Call, body: OldEmbedBody) -> OldEmbedded:
-    """The vector of a text, as clients asked before /api/embed."""
+async def embedded_one(call: ServiceCall, body: OldEmbedBody) -> OldEmbedded:
+    """The vector of a text; the older form of /api/embed."""
     made = await embedded(call, EmbedBody(model=body.model, input=body.prompt))
     return OldEmbedded(made.embeddings[0])
 
 
 def _digest(facts: Facts) -> str:
-    """Another one for other weights or another recipe."""
+    """A digest that differs for other weights and for another recipe."""
     return hashlib.sha256(facts.fingerprint.encode()).hexdigest()
 
 
-def _details(call: Call) -> Details:
+def _details(call: ServiceCall) -> Details:
     facts, family = call.service.facts, call.service.text.config.architecture
     count = facts.parameters
     size = f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
     return Details("phi4", family, [family], size, facts.quant)
 
 
-def _capabilities(call: Call) -> list[str]:
-    """What clients offer their users: calls of tools only with a model whose chat format is known."""
+def _capabilities(call: ServiceCall) -> list[str]:
+    """What the model can do; tool calls need a known chat format."""
     return ["completion"] if call.service.text.chat_format == "none" else ["completion", "tools"]
 
 

@@ -1,11 +1,14 @@
-"""POST /v1/chat/completions: OpenAI's chat, whole or streamed, with llama-server's and vLLM's most used extras."""
+"""POST /v1/chat/completions: OpenAI's chat, whole or streamed, with llama-server's and vLLM's most used extras.
+
+Promises: a stream's chunks joined are the whole answer; whitespace beside calls is no content.
+"""
 
 from __future__ import annotations
 
 import secrets
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -13,26 +16,28 @@ from msgspec import Meta
 from phi4mini.chat import CallArguments, CallEnd, CallStart, Event, TextDelta
 from phi4mini.llm.model import reply_from
 from phi4mini.llm.results import Reply, TokenLogprob
-from phi4mini.server.answering import Choices, Piece, Progress
+from phi4mini.server.answering import ChoicePiece, Choices, PrefillProgress
 from phi4mini.server.dialects.answer_parts import joined
-from phi4mini.server.dialects.conversation import Ask, chosen_tool, response_format
+from phi4mini.server.dialects.conversation import Conversation, chosen_tool
 from phi4mini.server.dialects.hosted_tools import callable_tools
 from phi4mini.server.dialects.openai import types
 from phi4mini.server.dialects.openai.chat_input import chat_turns, tools_of
+from phi4mini.server.dialects.openai.logprobs import logprob_of, prompt_entry
+from phi4mini.server.dialects.response_format import response_format
 from phi4mini.server.dialects.sampling_fields import NAMES, Alternatives, SamplingFields, Some, merged
-from phi4mini.server.http.endpoint import Call, Endpoint, Stream
+from phi4mini.server.http.call import Stream
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
 from phi4mini.server.openapi.events import ChatChunk
-
-if TYPE_CHECKING:
-    from phi4mini.server.service import Service
+from phi4mini.server.service import ServiceCall
+from phi4mini.server.usage import InputTokens
 
 DONE = b"data: [DONE]\n\n"
-_PROGRESS_EVERY = 0.5  # seconds
+PROGRESS_EVERY = 0.5  # seconds between events that tell how much of the prompt is computed
 
 
 class StreamOptions(msgspec.Struct):
-    """Of a stream."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
 
@@ -53,36 +58,42 @@ class ChatBody(SamplingFields, kw_only=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[dict[str, Any]] | None = None  # as before there were tools
+    functions: list[dict[str, Any]] | None = None  # the older form of tools
     function_call: str | dict[str, Any] | None = None
     continue_final_message: bool | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
 
-    def ask(self, call: Call) -> Ask:
-        """What is asked, checked as far as it can be without the model."""
+    def to_conversation(self, call: ServiceCall) -> Conversation:
+        """The conversation, checked as far as that needs no tokenizer. Raises ApiError and BadInput."""
         call.service.check_model(self.model)
         check_choices(self.n, call)
         if self.top_logprobs is not None and not self.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs", code="invalid_value")
-        limit = merged({"max_tokens": self.max_tokens, "max_completion_tokens": self.max_completion_tokens})
-        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        self._limit()  # a conflict is refused here too, where tokens are only counted
         call.within(self.timeout)
         tools, choice = self._tools()
-        return Ask(
+        return Conversation(
             chat_turns(self.messages, call.ignore),
-            lambda index: self.sampling(limit, logprobs, index),
             tools=callable_tools(tools, call),
             tool_choice=chosen_tool(choice),
             parallel=self.parallel_tool_calls is not False and not self.functions,
             format=response_format(self.response_format),
-            n=self.n or 1,
             continued=bool(self.continue_final_message),
             salt=self.cache_salt,
         )
 
+    def samplings(self) -> list[dict[str, Any]]:
+        """The sampling keywords of each choice. Raises ApiError."""
+        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        return [self.sampling(self._limit(), logprobs, index) for index in range(self.n or 1)]
+
+    def _limit(self) -> int | None:
+        """New tokens at most, under either name. Raises 400 where both are given and differ."""
+        return merged({"max_tokens": self.max_tokens, "max_completion_tokens": self.max_completion_tokens})
+
     def _tools(self) -> tuple[list[dict[str, Any]], Any]:
-        """Tools and tool_choice, under whichever names they came."""
+        """Tools and tool_choice; `functions` and `function_call` in their current form. Raises 400 for both."""
         if not self.functions:
             return self.tools or [], self.tool_choice
         if self.tools:
@@ -90,34 +101,39 @@ class ChatBody(SamplingFields, kw_only=True):
         return tools_of(self.functions, self.function_call)
 
 
-async def chat(call: Call, body: ChatBody) -> types.ChatCompletion | Stream:
+async def chat(call: ServiceCall, body: ChatBody) -> types.ChatCompletion | Stream:
     """Answer a conversation."""
-    runs = await body.ask(call).runs(call)
+    runs = await body.to_conversation(call).runs(call, body.samplings())
     choices = call.service.admit(runs, call)
-    completion = _Completion(call, choices, bool(body.functions))
+    writer = _ChatWriter(call, choices, bool(body.functions))
     if body.stream:
         shown = bool(body.stream_options and body.stream_options.include_usage)
-        return completion.stream(shown, _PROGRESS_EVERY if body.return_progress else None)
+        return writer.stream(shown, PROGRESS_EVERY if body.return_progress else None)
     await choices.finish()
-    return completion.whole()
+    return writer.whole()
 
 
-def check_choices(n: int | None, call: Call) -> None:
-    """Refuse more choices than the server makes, before anything is allocated for them."""
+async def count_chat(call: ServiceCall, body: ChatBody) -> InputTokens:
+    """How many tokens the input of a chat request has."""
+    return InputTokens(len(await body.to_conversation(call).ids(call)))
+
+
+def check_choices(n: int | None, call: ServiceCall) -> None:
+    """Refuse more choices than the server allows, before anything is allocated for them."""
     most = call.service.settings.most_choices
     if (n or 1) > most:
         raise ApiError(400, f"n is {n}; at most {most} choices are made", param="n", code="invalid_value")
 
 
-class _Completion:
-    """One answer in OpenAI's form, as a whole or in chunks."""
+class _ChatWriter:
+    """Writes one answer in the chat API's form, as a whole or in chunks."""
 
-    def __init__(self, call: Call, choices: Choices, legacy: bool) -> None:
-        """`legacy`: a call is `function_call`, as programs expect it that sent `functions`."""
+    def __init__(self, call: ServiceCall, choices: Choices, legacy: bool) -> None:
+        """`legacy`: a call is written as `function_call`, as programs that sent `functions` expect."""
         self.call, self.choices, self.legacy = call, choices, legacy
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
-        self._began = [False] * len(choices.runs)  # whether there was text since the last call, by choice
-        self._space = [""] * len(choices.runs)  # white space before it, which is no content beside calls
+        self._began = [False] * len(choices.runs)  # of each choice: whether text has come since its last call
+        self._space = [""] * len(choices.runs)  # whitespace before that text, which is no content beside calls
 
     def whole(self) -> types.ChatCompletion:
         """All at once."""
@@ -159,7 +175,7 @@ class _Completion:
             yield self._chunk(index, {"role": "assistant", "content": ""})
         async with aclosing(self.choices.pieces(progress)) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Progress):
+                if isinstance(piece, PrefillProgress):
                     yield self._event([], prompt_progress=piece.to_json())
                     continue
                 for chunk in self._chunks(piece):
@@ -168,7 +184,7 @@ class _Completion:
             yield self._event([], usage=self.choices.usage(), timings=self.choices.timings())
         yield DONE
 
-    def _chunks(self, piece: Piece) -> list[bytes]:
+    def _chunks(self, piece: ChoicePiece) -> list[bytes]:
         deltas = [delta for event in joined(piece.events) if (delta := self._delta(piece.index, event)) is not None]
         if piece.logprobs and not deltas:
             deltas = [{"content": ""}]
@@ -227,27 +243,7 @@ class _Completion:
         return b"data: " + msgspec.json.encode(head | more) + b"\n\n"
 
     def _logprob(self, entry: TokenLogprob) -> types.Logprob:
-        return logprob_of(self.call.service, entry)
-
-
-def logprob_of(service: Service, entry: TokenLogprob) -> types.Logprob:
-    """A token's log-probability in OpenAI's form."""
-    spelled = service.text.tokenizer.token_bytes
-    top = [types.TopLogprob(t.token, finite(t.logprob), list(spelled(t.id))) for t in entry.top]
-    return types.Logprob(entry.token, finite(entry.logprob), list(spelled(entry.id)), top)
-
-
-def finite(logprob: float | None) -> float:
-    """JSON has no infinity; what can never come is as OpenAI writes it."""
-    return max(logprob if logprob is not None else -9999.0, -9999.0)
-
-
-def prompt_entry(entry: TokenLogprob) -> dict[str, Any] | None:
-    """One token of the prompt as vLLM gives it: id -> logprob and text; None for the first, which nothing predicts."""
-    if entry.logprob is None:
-        return None
-    noted = [entry, *(other for other in entry.top if other.id != entry.id)]
-    return {str(t.id): {"logprob": finite(t.logprob), "decoded_token": t.token} for t in noted}
+        return logprob_of(self.call.service.text.tokenizer, entry)
 
 
 def _called(given: dict[str, Any]) -> types.Called:
@@ -266,5 +262,13 @@ ENDPOINTS = [
         streams=ChatChunk,
         works=True,
         names=NAMES,
-    )
+    ),
+    Endpoint(
+        "POST",
+        "/v1/chat/completions/input_tokens",
+        count_chat,
+        "Count the tokens of a chat request's input.",
+        body=ChatBody,
+        answer=InputTokens,
+    ),
 ]

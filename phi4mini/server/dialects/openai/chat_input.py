@@ -1,7 +1,7 @@
-"""OpenAI's chat messages as programs of all ages keep them: with what other models said besides text, and with
-functions from before there were tools.
+"""OpenAI's chat messages in older and foreign forms, as current ones: `functions` from before there were tools, and the
+reasoning of other models.
 
-Promises: every message keeps its place; what is left out is told to the caller by name. It knows no tokens.
+Promises: every message keeps its place; whatever is left out is reported to the caller by name. It knows no tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
 
 
 def chat_turns(messages: Sequence[Any], ignore: Ignore) -> list[Any]:
-    """The messages as the chat API has them now. Raises BadInput for a function's result without a call."""
+    """The messages in the chat API's current form. Raises BadInput for a function's result without a call."""
     called: dict[str, str] = {}  # function -> id of its last call
     return [_now(message, at, called, ignore) for at, message in enumerate(messages)]
 
@@ -36,7 +36,7 @@ def _now(message: Any, at: int, called: dict[str, str], ignore: Ignore) -> Any:
 
 
 def _said(message: Mapping[str, Any], at: int, called: dict[str, str], ignore: Ignore) -> dict[str, Any]:
-    """The assistant's turn: thoughts left out, a refusal as the text it is, a function_call as a tool call."""
+    """The assistant's turn without reasoning; a refusal becomes text, a function_call a tool call."""
     made = {key: value for key, value in message.items() if key not in (*_THOUGHTS, "function_call")}
     ignore([f"messages.{name}" for name in _THOUGHTS if message.get(name)])
     if isinstance(content := made.get("content"), list):

@@ -13,29 +13,25 @@ from msgspec import Meta
 from phi4mini.chat import TextDelta
 from phi4mini.llm.results import Generation
 from phi4mini.llm.run import Run
-from phi4mini.server.answering import Choices, Piece, Progress
-from phi4mini.server.dialects.conversation import response_format
+from phi4mini.server.answering import ChoicePiece, Choices, PrefillProgress
 from phi4mini.server.dialects.openai import types
-from phi4mini.server.dialects.openai.chat import DONE, StreamOptions, check_choices, prompt_entry
+from phi4mini.server.dialects.openai.chat import DONE, PROGRESS_EVERY, StreamOptions, check_choices
+from phi4mini.server.dialects.openai.logprobs import prompt_entry
 from phi4mini.server.dialects.openai.text_logprobs import TextLogprobWriter
-from phi4mini.server.dialects.sampling_fields import (
-    NAMES,
-    Alternatives,
-    Count,
-    SamplingFields,
-    Text,
-    prompt_ids,
-    text_size,
-)
-from phi4mini.server.http.endpoint import Call, Endpoint, Stream
+from phi4mini.server.dialects.prompts import prompt_ids, run_for, text_size
+from phi4mini.server.dialects.response_format import response_format
+from phi4mini.server.dialects.sampling_fields import NAMES, Alternatives, Count, SamplingFields, Text
+from phi4mini.server.http.call import Stream
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
 from phi4mini.server.openapi.events import TextChunk
+from phi4mini.server.service import ServiceCall
 
 _MOST_PROMPTS = 64
 
 
 class CompletionBody(SamplingFields, kw_only=True):
-    """A prompt, or several, to be continued as plain text: control tokens in it are text, as everywhere."""
+    """One or several prompts to be continued as plain text; control tokens spelled in them stay text."""
 
     prompt: Text | list[Any]
     model: str | None = None
@@ -50,7 +46,7 @@ class CompletionBody(SamplingFields, kw_only=True):
     suffix: None = None
 
 
-async def complete(call: Call, body: CompletionBody) -> types.TextCompletion | Stream:
+async def complete(call: ServiceCall, body: CompletionBody) -> types.TextCompletion | Stream:
     """Continue text."""
     call.service.check_model(body.model)
     check_choices(body.n, call)
@@ -59,33 +55,32 @@ async def complete(call: Call, body: CompletionBody) -> types.TextCompletion | S
         raise ApiError(400, "max_tokens is 0 and echo is off: nothing is asked for", param="max_tokens")
     runs = await call.service.apart(lambda: _runs(call, body), text_size(body.prompt))
     choices = call.service.admit(runs, call)
-    completion = _Completion(call, body, choices)
+    writer = _CompletionWriter(call, body, choices)
     if body.stream:
-        return completion.stream()
+        return writer.stream()
     await choices.finish()
-    return completion.whole()
+    return writer.whole()
 
 
-def _runs(call: Call, body: CompletionBody) -> list[Run]:
-    """A run for every prompt and choice; those of one prompt follow each other."""
-    service, format = call.service, response_format(body.response_format)
-    runs = []
-    for ids in prompt_ids(service.text, body.prompt, "prompt", _MOST_PROMPTS):
+def _runs(call: ServiceCall, body: CompletionBody) -> list[Run]:
+    """One run for each prompt and choice; the runs of one prompt follow each other."""
+    format, runs = response_format(body.response_format), []
+    for ids in prompt_ids(call.service.text, body.prompt, "prompt", _MOST_PROMPTS):
         for index in range(body.n or 1):
             sampling = body.sampling(1 if body.max_tokens == 0 else body.max_tokens, body.logprobs, index)
             if body.echo and body.logprobs is not None:
                 sampling["prompt_logprobs"] = body.logprobs
             constraint = format.constraint(call) if format else None
-            run = service.run(ids, sampling, call, salt=body.cache_salt, constraint=constraint)
+            run = run_for(call, ids, sampling, salt=body.cache_salt, constraint=constraint)
             run.scores_only = body.max_tokens == 0
             runs.append(run)
     return runs
 
 
-class _Completion:
-    """The continuations in OpenAI's form, whole or in chunks."""
+class _CompletionWriter:
+    """Writes the continuations in OpenAI's form, whole or in chunks."""
 
-    def __init__(self, call: Call, body: CompletionBody, choices: Choices) -> None:
+    def __init__(self, call: ServiceCall, body: CompletionBody, choices: Choices) -> None:
         self.call, self.body, self.choices = call, body, choices
         self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         self._logprobs = [TextLogprobWriter(call.service.text.tokenizer) for _ in choices.runs]
@@ -118,8 +113,8 @@ class _Completion:
         return choice
 
     def _whole_logprobs(self, index: int, made: Generation) -> types.TextLogprobs:
-        """Of the text's tokens. With echo of all tokens that were drawn too, the one that ended the answer included:
-        evaluations ask for one token after the prompt and drop the last entry, whichever it is.
+        """Entries for the text's tokens. With echo there is one for every token that was sampled, the end token too:
+        evaluation programs ask for one token after the prompt and drop the last entry.
         """
         writer = self._logprobs[index]
         if not self.body.echo:
@@ -144,10 +139,10 @@ class _Completion:
             for index in range(len(self.choices.runs)):
                 self._logprobs[index].skip(text := self._prompt_text(index))
                 yield self._chunk(index, text)
-        progress = 0.5 if self.body.return_progress else None
+        progress = PROGRESS_EVERY if self.body.return_progress else None
         async with aclosing(self.choices.pieces(progress)) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Progress):
+                if isinstance(piece, PrefillProgress):
                     yield self._event([], prompt_progress=piece.to_json())
                 elif chunk := self._piece(piece):
                     yield chunk
@@ -155,7 +150,7 @@ class _Completion:
             yield self._event([], usage=self.choices.usage(), timings=self.choices.timings())
         yield DONE
 
-    def _piece(self, piece: Piece) -> bytes | None:
+    def _piece(self, piece: ChoicePiece) -> bytes | None:
         text = "".join(e.text for e in piece.events if isinstance(e, TextDelta))
         logprobs = None
         if piece.logprobs:

@@ -1,7 +1,7 @@
 """POST /v1/embeddings: the mean of a text's hidden states after the final norm, of length 1.
 
-Promises: the same input gives the same bits, whoever else is served meanwhile; the answer says what kind of vector it
-is, for the model was trained to write and not to embed.
+Promises: the same input gives the same bits whatever else is served meanwhile; the answer says how the vectors are
+made, since the model was not trained for embeddings.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import msgspec
 import numpy as np
 
 from phi4mini.llm.model import Model
-from phi4mini.server.dialects.sampling_fields import Some, Text, prompt_ids, text_size
-from phi4mini.server.http.endpoint import Call, Endpoint
+from phi4mini.server.dialects.prompts import prompt_ids, text_size
+from phi4mini.server.dialects.sampling_fields import Some, Text
+from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
+from phi4mini.server.service import ServiceCall
 
 POOLING = "mean of hidden states; this model was not trained for embeddings"
 MOST_INPUTS = 256
@@ -57,7 +59,7 @@ class Embeddings(msgspec.Struct, kw_only=True):
     object: Literal["list"] = "list"
 
 
-async def embed(call: Call, body: EmbeddingBody) -> Embeddings:
+async def embed(call: ServiceCall, body: EmbeddingBody) -> Embeddings:
     """Vectors of texts."""
     service = call.service
     service.check_model(body.model)
@@ -70,7 +72,7 @@ async def embed(call: Call, body: EmbeddingBody) -> Embeddings:
     )
     for at, ids in enumerate(inputs):
         _check_length(len(ids), service.facts.ctx, at)
-    values = await service.ask(_job(inputs), call)
+    values = await service.run_job(_job(inputs), call)
     vectors = [value for value in values if value is not None]
     total = sum(map(len, inputs))
     return Embeddings(
@@ -98,7 +100,7 @@ def _job(inputs: list[list[int]]) -> Callable[[Model], Iterator[np.ndarray | Non
         for ids in inputs:
             total = np.zeros(model.config.hidden_size)
             for _, rows in model.engine.hidden(ids):
-                for row in rows:  # one by one: where the slices are cut depends on who else is served
+                for row in rows:  # row by row: the slices depend on other requests, and the order of additions must not
                     total += row
                 yield None
             yield pooled(total)
@@ -107,7 +109,7 @@ def _job(inputs: list[list[int]]) -> Callable[[Model], Iterator[np.ndarray | Non
 
 
 def pooled(total: np.ndarray) -> np.ndarray:
-    """The direction of a sum of hidden states, float64 (n,), as float32 of length 1; of their mean it is the same."""
+    """A sum of hidden states, float64 (n,), as a unit vector, float32 (n,); their mean has the same direction."""
     length = float(np.sqrt((total * total).sum()))
     return (total / length if length else total).astype(np.float32)
 

@@ -1,8 +1,8 @@
 """The input of OpenAI's Responses API as ours: items to turns, flat tools to functions.
 
-Promises: the order of the items is kept, and each turn knows the place it was sent at; texts and calls that follow each
-other are one turn, as they were when the model wrote them; an item that cannot be read, or that points to something
-stored, is refused with its place and type, and what is left out is told to the caller by name.
+Promises: the order of the items is kept, and each turn knows the place at which it was sent; neighbouring texts and
+calls are one turn, as the model wrote them; an item that cannot be read, or that refers to a stored one, is refused
+with its place and type; whatever is left out is reported to the caller by name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from phi4mini.chat import Message, ToolCall
 from phi4mini.chat.messages import call_of
 from phi4mini.errors import BadInput
+from phi4mini.server.dialects.hosted_tools import Tools
 
 Ignore = Callable[[list[str]], None]
 _TEXTS = ("input_text", "output_text", "text")
@@ -32,7 +33,7 @@ def turns_from(given: str | Sequence[Any], instructions: str | None, ignore: Ign
             case {"type": "function_call_output", "call_id": str(id), "output": output}:
                 turns.append(Message("tool", _text(output, f"{where}.output"), tool_call_id=id, place=where))
             case {"type": "reasoning"}:
-                ignore(["input.reasoning"])  # another model's: none are made here
+                ignore(["input.reasoning"])  # from another model; this one writes none
             case {"role": role, "content": content} if item.get("type", "message") == "message":
                 if role not in _ROLES:
                     raise BadInput(f"{where}.role is {role!r:.40}; known roles: {', '.join(_ROLES)}")
@@ -47,13 +48,13 @@ def turns_from(given: str | Sequence[Any], instructions: str | None, ignore: Ign
 
 
 def _said(turns: list[Message], part: str | ToolCall, where: str) -> None:
-    """One more part of the assistant's turn, which begins here where the last turn is another's."""
+    """Add a part to the assistant's turn; a new turn begins where the last one is not the assistant's."""
     last = turns.pop() if turns and turns[-1].role == "assistant" else Message("assistant", "", place=where)
     turns.append(Message.of_parts((*(last.said or (last.content,)), part), last.place))
 
 
 def _text(content: Any, where: str, between: str = "\n") -> str:
-    """A text, or its parts joined; what the assistant said in parts followed each other without a line end."""
+    """A text, or its parts joined by `between`: parts that the assistant wrote followed each other directly."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
@@ -79,12 +80,12 @@ def _unread(item: Any, where: str) -> BadInput:
     return BadInput(f"{where} is of type {kind!r:.60} or incomplete; known items: {known}")
 
 
-def functions_from(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Flat tools in the chat API's form. Raises BadInput for tools that OpenAI's own servers run."""
-    functions = []
-    for at, tool in enumerate(tools):
+def functions_from(tools: Tools) -> Tools:
+    """Flat tools in the chat API's form. Raises BadInput for tools that only OpenAI's own servers run."""
+    functions = {}
+    for at, tool in tools.items():
         if tool.get("type") != "function":
             raise BadInput(f"tools[{at}].type is {tool.get('type')!r:.60}; only functions can be called")
         given = {key: tool[key] for key in ("name", "description", "parameters", "strict") if tool.get(key) is not None}
-        functions.append({"type": "function", "function": given})
+        functions[at] = {"type": "function", "function": given}
     return functions

@@ -1,38 +1,37 @@
-"""One answer in the form of OpenAI's Responses API: as a whole, or event by event.
+"""One answer in the form of OpenAI's Responses API: whole, or event by event.
 
-Promises: the items of a stream, as they are done, are those of the response that ends it; events are numbered from 0.
+Promises: the finished items of a stream are those of the response that ends it; events are numbered from 0.
 """
 
 from __future__ import annotations
 
 import secrets
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from phi4mini.llm.results import TokenLogprob
-from phi4mini.server.answering import Choices, Progress
+from phi4mini.server.answering import Choices, PrefillProgress
 from phi4mini.server.dialects.answer_parts import Closed, Grown, Opened, Parts, Step, closed_parts, joined
-from phi4mini.server.dialects.openai.chat import logprob_of
+from phi4mini.server.dialects.openai.logprobs import logprob_of
+from phi4mini.server.dialects.openai.responses_body import InputBody
 from phi4mini.server.dialects.openai.types import Incomplete, InputDetails, OutputDetails, Response, ResponseUsage
-from phi4mini.server.http.endpoint import Call, Stream
-
-if TYPE_CHECKING:
-    from phi4mini.server.dialects.openai.responses import InputBody
+from phi4mini.server.http.call import Stream
+from phi4mini.server.service import ServiceCall
 
 Item = dict[str, Any]
 
 
-class ResponseAnswer:
-    """One response, whole or as events."""
+class ResponseWriter:
+    """Writes one response, whole or as events."""
 
-    def __init__(self, call: Call, body: InputBody, choices: Choices) -> None:
+    def __init__(self, call: ServiceCall, body: InputBody, choices: Choices) -> None:
         self.call, self.body, self.choices, self.run = call, body, choices, choices.runs[0]
         self._token = secrets.token_hex(12)
         self._created = call.service.now()
         self._number = 0  # of the next event
-        self._logprobs: list[TokenLogprob] = []  # tokens of the text in the making
+        self._logprobs: list[TokenLogprob] = []  # of tokens whose text has not been sent yet
         self._calls: dict[int, Any] = {}  # index -> the call that was opened there
 
     def whole(self, output: list[Item], over: bool = True) -> Response:
@@ -90,12 +89,12 @@ class ResponseAnswer:
         return item | {"call_id": id, "name": name, "arguments": arguments}
 
     def _text(self, index: int, text: str) -> dict[str, Any]:
-        """A text; the one that an answer begins with has the log-probabilities of all its tokens."""
+        """A text. The text that an answer begins with has the log-probabilities of all tokens."""
         entries = self.run.logprobs_from(0) if index == 0 else []
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": self._noted(entries)}
 
     def _noted(self, entries: list[TokenLogprob]) -> list[Any]:
-        return [msgspec.to_builtins(logprob_of(self.call.service, entry)) for entry in entries]
+        return [msgspec.to_builtins(logprob_of(self.call.service.text.tokenizer, entry)) for entry in entries]
 
     async def stream(self) -> Stream:
         """Event by event."""
@@ -104,7 +103,7 @@ class ResponseAnswer:
         parts, output = Parts(), []
         async with aclosing(self.choices.pieces()) as pieces:
             async for piece in pieces:
-                assert not isinstance(piece, Progress)  # nobody asked for it
+                assert not isinstance(piece, PrefillProgress)  # not asked for
                 self._logprobs += piece.logprobs
                 for step in (step for event in joined(piece.events) for step in parts.push(event)):
                     if isinstance(step, Closed) and not step.broken:

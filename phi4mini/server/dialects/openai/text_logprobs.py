@@ -1,9 +1,8 @@
-"""Log-probabilities as the text completions API spells them: parallel lists, alternatives by the text of their token.
+"""Log-probabilities in the form of the text completions API: parallel lists, with alternatives keyed by their text.
 
-Promises: every alternative has a key of its own. A token that is no text by itself, being a part of a character, is
-keyed by its bytes as OpenAI writes them (`bytes:\\xf0\\x9f`); of two tokens with one text the less likely is keyed by
-its id (`token_id:17`). Programs that look for the best alternative see every one there is. `text_offset` counts
-characters of the text, in which the parts of a character are one.
+Promises: every alternative has a key of its own, so no alternative is lost. A token that is only part of a character is
+keyed by its bytes as OpenAI writes them (`bytes:\\xf0\\x9f`); of two tokens with the same text the less likely one is
+keyed by its id (`token_id:17`). `text_offset` counts characters of the text; a split character counts once.
 """
 
 from __future__ import annotations
@@ -12,27 +11,27 @@ from collections.abc import Iterable
 
 from phi4mini.llm.results import TokenLogprob
 from phi4mini.server.dialects.openai import types
-from phi4mini.server.dialects.openai.chat import finite
+from phi4mini.server.dialects.openai.logprobs import finite
 from phi4mini.tokenizer import Tokenizer
 
 
 class TextLogprobWriter:
-    """`write` entries in order, in as many pieces as they come; `part` where a text of its own begins."""
+    """`write` entries in order, in one or several calls; `part` where another text begins."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer, self._stream = tokenizer, tokenizer.stream()
-        self._length = 0  # characters so far
+        self._length = 0  # characters of the text so far
 
     def skip(self, text: str) -> None:
-        """This text comes first, of which nothing is written."""
+        """Begin after this text, which has no entries."""
         self._length += len(text)
 
     def part(self) -> None:
-        """What follows is another text, joined to the one before: an answer to a prompt."""
+        """Begin another text, appended to the one before: the answer after its prompt."""
         self._length += len(self._stream.flush())
 
     def write(self, entries: Iterable[TokenLogprob]) -> types.TextLogprobs:
-        """The next tokens."""
+        """Entries for the next tokens."""
         noted = types.TextLogprobs([], [], [], [])
         for entry in entries:
             keys = self._keys(entry)
@@ -51,7 +50,7 @@ class TextLogprobWriter:
         return keys
 
     def _offset(self, id: int) -> int:
-        """Where in the text the token begins; of one that ends a character, where what it completes begins."""
+        """The offset at which the token begins; for the last part of a split character, where that character begins."""
         begin = self._length
         self._length += len(self._stream.push(id))
         text = text_of(self._tokenizer.token_bytes(id))
@@ -59,12 +58,12 @@ class TextLogprobWriter:
 
 
 def _likeliest_first(entry: TokenLogprob) -> list[TokenLogprob]:
-    """The alternatives and the token itself, each once."""
+    """The alternatives and the token itself, without duplicates."""
     return [*entry.top, *([] if any(one.id == entry.id for one in entry.top) else [entry])]
 
 
 def text_of(spelled: bytes) -> str | None:
-    """What a token's bytes are as text; None where they are no whole characters."""
+    """A token's bytes as text; None if they are not whole characters."""
     try:
         return spelled.decode("utf-8")
     except UnicodeDecodeError:

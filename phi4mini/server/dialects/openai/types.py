@@ -1,6 +1,6 @@
-"""What is sent back, as types: OpenAI's chat and text completions and responses, Anthropic's message.
+"""Answers of OpenAI's APIs as types: chat completions, text completions, responses.
 
-The OpenAPI document is made from them.
+The OpenAPI document is made from them, so a class's name and first line are shown to its readers.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from typing import Any, Literal
 import msgspec
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
 class _Sent(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Fields that are not there are left out, except where a type says null."""
+    """Unset fields are left out of the JSON, except where a type says null."""
 
 
 class CachedTokens(msgspec.Struct):
-    """Of the prompt, what an earlier request had left in the cache."""
+    """Tokens of the prompt that were found in the prefix cache."""
 
     cached_tokens: int
 
@@ -33,7 +32,7 @@ class Usage(_Sent):
 
 
 class Function(msgspec.Struct):
-    """What is called, its arguments as JSON text."""
+    """The called function; its arguments as JSON text."""
 
     name: str
     arguments: str
@@ -58,7 +57,7 @@ class Said(_Sent):
 
 
 class TopLogprob(msgspec.Struct):
-    """A token that might have been."""
+    """An alternative to a token."""
 
     token: str
     logprob: float
@@ -66,7 +65,7 @@ class TopLogprob(msgspec.Struct):
 
 
 class Logprob(msgspec.Struct):
-    """A token of the answer, with the likeliest ones at its place."""
+    """A token of the answer, with its likeliest alternatives."""
 
     token: str
     logprob: float
@@ -75,7 +74,7 @@ class Logprob(msgspec.Struct):
 
 
 class Logprobs(msgspec.Struct):
-    """Of all tokens of a message."""
+    """Log-probabilities of all tokens of a message."""
 
     content: list[Logprob]
 
@@ -105,7 +104,7 @@ class ChatCompletion(_Sent):
 
 
 class TextLogprobs(msgspec.Struct):
-    """As the completions API spells them."""
+    """Log-probabilities in the form of the completions API."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -137,37 +136,15 @@ class TextCompletion(_Sent):
     seed: int
 
 
-class MessageUsage(msgspec.Struct):
-    """Tokens: of the prompt those computed, those read from the cache; of the answer."""
-
-    input_tokens: int
-    cache_read_input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int = 0
-
-
-class Answered(msgspec.Struct, kw_only=True):
-    """The answer; `content` holds blocks of type text and tool_use."""
-
-    id: str
-    model: str
-    content: list[dict[str, Any]]
-    stop_reason: StopReason | None
-    stop_sequence: str | None
-    usage: MessageUsage
-    type: Literal["message"] = "message"
-    role: Literal["assistant"] = "assistant"
-
-
 class InputDetails(msgspec.Struct):
-    """Of the input."""
+    """Details of the input tokens."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
 class OutputDetails(msgspec.Struct):
-    """Of the output."""
+    """Details of the output tokens."""
 
     reasoning_tokens: int = 0
 

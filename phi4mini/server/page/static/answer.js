@@ -1,6 +1,6 @@
-// One answer while it is being written: asks the server, fills a node of the tree, measures. It does not draw or store.
-// Promise: whatever ends it (the model, a stop, an error, a lost connection) is written into the node, as `finish` or
-// `error`.
+// One growing answer: it asks the server, fills a node of the tree and measures times. It does not draw or store.
+// Promise: the reason for its end (the model, a stop, an error, a lost connection) is written into the node, as
+// `finish` or `error`.
 
 import { chat, ServerError, Unreachable } from "./api.js";
 import { requestMessages } from "./tree.js";
@@ -17,7 +17,7 @@ export class Answer {
     Object.assign(this, { conversation, node, onChange, progress: null, unreachable: false });
   }
 
-  /** Writes the answer until it ends; never rejects. `goOn`: the text that is there is continued. */
+  /** Writes the answer until it ends; never rejects. `goOn`: the node's text is continued. */
   async run(goOn) {
     const { node } = this;
     delete node.error;
@@ -88,7 +88,7 @@ export class Answer {
     call.function.arguments += part.arguments ?? "";
   }
 
-  /** What is known of time and tokens; the server's figures where it gave them, else the page's own. */
+  /** Times and token counts: the server's figures, or the page's own where the server gave none. */
   #measure({ usage, timings }) {
     const stats = (this.node.stats ??= {});
     if (this.#pieces) stats.first_ms = this.#first - this.#began;

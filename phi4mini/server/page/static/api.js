@@ -1,9 +1,9 @@
-// The server, seen from the page: requests with the key, errors with what the server said, streams as objects.
+// Requests to the server: they carry the API key, errors keep the server's words, streams become objects.
 // It does not know conversations or elements. A key is held in memory, and in localStorage only if `remember` says so.
 
 const KEY = "phi4mini.key";
 
-/** The server refused, or ended a stream with an error: its own words, and the status where there was one. */
+/** The server refused, or ended a stream with an error: its message, and the status if there was one. */
 export class ServerError extends Error {
   constructor(message, { status = 0, type = "", code = "" } = {}) {
     super(message);
@@ -11,7 +11,7 @@ export class ServerError extends Error {
   }
 }
 
-/** The server cannot be reached, or went away in the middle. */
+/** The server cannot be reached, or the connection was lost. */
 export class Unreachable extends Error {}
 
 let key = "";
@@ -89,7 +89,7 @@ export async function json(path, body, options) {
   return (await send(path, body, options)).json();
 }
 
-/** Whether the server answers at all; a server that is loading answers too. */
+/** True if the server answers at all; a server that is loading does. */
 export async function alive() {
   try {
     await send("/health", undefined, { quiet: true });
@@ -121,7 +121,7 @@ export async function* chat(body, signal) {
   throw new Unreachable("The connection ended before the answer was complete.");
 }
 
-/** The `data` of each event; comments, which keep the connection awake, are passed over. */
+/** The `data` of each event; comments, which keep the connection open, are skipped. */
 async function* serverSentEvents(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -1,7 +1,7 @@
-// What can be done with conversations: the state of the page, its changes, and who is told of them. It draws nothing.
-// Events: "list" (conversations), "path" (what is shown), "node" (detail: the node that has changed), "ended" (detail:
+// The state of the page: its conversations, the commands that change them, and events for the views. It draws nothing.
+// Events: "list" (conversations), "path" (what is shown), "node" (detail: the changed node), "ended" (detail:
 // an Answer).
-// Promise: every change is stored; what another tab has changed meanwhile is kept beside it as a second conversation.
+// Promise: every change is stored; if another tab has changed the conversation too, both versions are kept.
 
 import { Answer } from "./answer.js";
 import { Changed } from "./store.js";
@@ -57,7 +57,7 @@ export class Chat extends EventTarget {
 
   // --- saying things ------------------------------------------------------------------------------------------------
 
-  /** Says `text` after what is shown: to the model, or as the result of a call that waits for one. */
+  /** Adds `text` after the last shown message: as a question, or as the result of a call that waits for one. */
   send(text) {
     const parent = shownPath(this.current).at(-1)?.id ?? "";
     const [call] = openCalls(this.current);
@@ -67,19 +67,19 @@ export class Chat extends EventTarget {
     else this.#changed();
   }
 
-  /** A new answer to a node, beside those that are there. */
+  /** A new answer to a node, beside earlier ones. */
   answer(node) {
     const added = addNode(this.current, node.id, "assistant");
     this.#run(added, false);
   }
 
-  /** The same thing said differently: a branch, and an answer to it. */
+  /** Edits a message: a new branch, and an answer to it. */
   edit(node, text) {
     const { role, tool_call_id } = node;
     this.answer(addNode(this.current, node.parent, role, { content: text, ...(tool_call_id ? { tool_call_id } : {}) }));
   }
 
-  /** Another answer to the same; says so where it cannot be another one. */
+  /** Another answer to the same message; tells the user where it would be the same again. */
   regenerate(node) {
     const { temperature = 0, seed } = this.current.params;
     const fixed = "every answer to the same is the same; the settings change it.";
@@ -88,7 +88,7 @@ export class Chat extends EventTarget {
     this.answer(this.current.nodes[node.parent]);
   }
 
-  /** Goes on with an answer where it ended. */
+  /** Continues an answer where it ended. */
   goOn(node) {
     this.#run(node, node.content !== "");
   }

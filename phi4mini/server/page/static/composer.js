@@ -1,5 +1,5 @@
-// The field at the foot of the page: what is written there is a draft of its conversation until it is sent.
-// Drafts live in sessionStorage, so a reload keeps them. It does not know what becomes of a text once it is sent.
+// The message field at the foot of the page. Unsent text is a draft of its conversation, kept in sessionStorage, so a
+// reload keeps it. It does not know what happens to a text that is sent.
 
 import { byId, icon } from "./dom.js";
 import { openCalls } from "./tree.js";
@@ -12,7 +12,7 @@ export class Composer {
   #conversation = null;
   field = byId("draft");
 
-  /** onSend(): something was sent. onEditLast(): the user wants to change what was said last. */
+  /** onSend(): something was sent. onEditLast(): the user wants to edit the last message. */
   constructor(chat, { onSend, onEditLast, onDraft }) {
     Object.assign(this, { chat, onSend, onEditLast, onDraft });
     this.#form.addEventListener("submit", (event) => {

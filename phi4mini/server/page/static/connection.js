@@ -1,5 +1,5 @@
-// Whether the server is there. When it is not, the page says so, tries again at growing intervals, and says when it is
-// back. It sends nothing again by itself: an answer that broke off has a button for that.
+// The state of the connection. If the server cannot be reached the page says so, tries again at growing intervals, and
+// says when it is back. It never sends a request again by itself: a broken answer has a button for that.
 
 import { alive, json } from "./api.js";
 import { announce } from "./notice.js";

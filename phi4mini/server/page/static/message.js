@@ -1,5 +1,5 @@
-// One message on the page: its text, tool calls, progress, error, figures, and what can be done with it.
-// It draws a node of the tree and calls `chat` for what the user wants; it decides nothing.
+// One message on the page: its text, tool calls, progress, error, figures and buttons.
+// It draws a node of the tree and hands the user's commands to `chat`; it decides nothing.
 
 import { copyText, el, grouped, iconButton } from "./dom.js";
 import { Rendered } from "./markdown.js";
@@ -31,7 +31,7 @@ export class MessageView {
     if (node.role === "assistant") this.#rendered = new Rendered(this.#body, () => this.#drawState());
   }
 
-  /** Brings the page to what the node is now. `answer`: what writes it at the moment, if anything does. */
+  /** Updates the page from the node. `answer`: the Answer that is writing it, if any. */
   draw(answer, isLast) {
     this.#writing = Boolean(answer);
     this.element.classList.toggle("last", isLast);
@@ -156,7 +156,7 @@ export class MessageView {
   }
 }
 
-/** What is copied of a message: its text; where there is none, its calls as JSON. */
+/** The text to copy: the message's text, or its calls as JSON if it has none. */
 function copied({ content, tool_calls: calls = [] }) {
   const named = calls.filter(Boolean).map(({ function: { name, arguments: text } }) => {
     try {
@@ -174,7 +174,7 @@ function callBox({ function: { name, arguments: text } }) {
   try {
     shown = JSON.stringify(JSON.parse(text), null, 2);
   } catch {
-    // still being written, or the model has erred: its own words
+    // incomplete or broken JSON: shown as written
   }
   return el("div", { class: "call" }, el("div", { class: "call-name" }, name || "..."), el("pre", {}, shown));
 }

@@ -1,6 +1,6 @@
-// How full the context is: the figures of the last answer, and what has been written since as the server counts it.
-// Before the first answer the server counts the whole prompt, with its template and tools; after it only what is new,
-// so that a long conversation is not sent at every pause. "about" stands where control tokens were not counted.
+// The context in use: the counts of the last answer, plus the tokens written since, which the server counts.
+// Before the first answer the server counts the whole prompt, with its template and tools; afterwards only new text, so
+// that a long conversation is not sent at every pause. "about" marks a count without control tokens.
 
 import { countPrompt, countTokens } from "./api.js";
 import { byId, grouped } from "./dom.js";

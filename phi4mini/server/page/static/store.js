@@ -27,7 +27,7 @@ export class Store {
   #waiting = Promise.resolve(); // writes go one after the other, so that `rev` counts them
   #channel = typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel(NAME);
 
-  /** onTrouble(message): something could not be kept. onElsewhere(id): another tab has written or removed it. */
+  /** onTrouble(message): a write has failed. onElsewhere(id): another tab has written or removed this record. */
   constructor(onTrouble, onElsewhere) {
     this.onTrouble = onTrouble;
     if (this.#channel) this.#channel.onmessage = ({ data }) => onElsewhere(data.id);

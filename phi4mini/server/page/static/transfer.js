@@ -1,5 +1,5 @@
-// Conversations to a file and back. What comes from a file is checked whole before any of it is taken, gets ids of its
-// own, and never replaces what is here. It does not know where conversations are kept.
+// Export to a file, and import. A file is checked as a whole before any conversation is taken from it; an import gets
+// new ids and never replaces anything. It does not know where conversations are kept.
 
 import { el } from "./dom.js";
 import { newConversation, newId, ROOT } from "./tree.js";

@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_an_error_before_the_stream(demo):
     assert answer.status == 400 and "2048" in answer.json["error"]["message"] and answer.json["type"] == "error"
 
 
-# ---- the line with which a coding agent says who pays
+# ---- a coding agent's billing line
 
 HEADER = "x-anthropic-billing-header: cc_version=2.1.100; cch="
 SYSTEMS = [  # how a system text comes with that line first

@@ -1,4 +1,4 @@
-"""What Ollama's clients send: options, conversations, formats; what is not possible here is named."""
+"""Bodies of Ollama's clients: options, conversations, formats; unsupported fields are named."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_RQ3_a_result_without_a_call_before_it_is_refused_by_the_place_that_was_
 # ---- what else is in histories
 
 
-HELD = [  # dialect, item, what is left of it, what is named
+HELD = [  # dialect, item, the part that is kept, the names of ignored fields
     ("chat", {"role": "assistant", "content": None}, "", []),
     ("chat", {"role": "assistant"}, "", []),
     ("chat", {"role": "assistant", "content": "a", "reasoning_content": "hm"}, "a", ["messages.reasoning_content"]),

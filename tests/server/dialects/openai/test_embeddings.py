@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: the pooled hidden states, the same whoever else is served, marked for what they are."""
+"""POST /v1/embeddings: pooled hidden states, the same beside any other requests; the answer says how they are made."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_others_are_not_held_up_and_change_nothing(demo):
     assert beside == alone and answers == [said]
 
 
-def test_one_who_leaves_is_given_up(demo):
+def test_a_clients_disconnect_ends_its_job(demo):
     import socket
 
     from tests.server.process import post

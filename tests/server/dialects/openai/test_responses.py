@@ -1,4 +1,4 @@
-"""POST /v1/responses on the wire: items in, items out, events in order; what would need memory is refused."""
+"""POST /v1/responses on the wire: items in, items out, events in order; fields that need memory are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of text completions: every alternative has a key, and places are counted in the text."""
+"""Log-probabilities of text completions: every alternative has a key, and offsets count characters."""
 
 from __future__ import annotations
 

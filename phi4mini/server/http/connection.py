@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a socket: uvicorn's h11 with deadlines for what a client is slow with, and a bound on connections.
+"""An HTTP/1.1 connection: uvicorn's h11 protocol with deadlines for slow clients and a bound on connections.
 
-uvicorn waits for ever for a client that sends nothing or half a header, that goes on sending a body after it was
-refused, or that does not read; here such a connection is closed.
+uvicorn waits forever for a client that sends nothing or half a header, that goes on sending a body after it was
+refused, or that does not read. Promise: here such a connection is closed, after `header_deadline` or `write_deadline`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Guarded(H11Protocol):
     _header_deadline: float
     _write_deadline: float
     _most_connections: int
-    _timer: asyncio.TimerHandle | None = None  # for a head, or for the rest of a body that was answered before its end
+    _timer: asyncio.TimerHandle | None = None  # runs while a head is due, or the rest of a body that was answered early
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,21 +45,21 @@ class _Guarded(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if "abort" not in self.app_state:  # here, so that a connection that says nothing costs little
+        if "abort" not in self.app_state:  # set here, so that an idle connection costs no copy
             self.app_state = {**self.app_state, "abort": self.transport.abort}
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self.conn.their_state is h11.IDLE:
             if self._timer is None:
-                self._begin_waiting()  # the next head on a kept connection has begun
+                self._begin_waiting()  # the next request on a kept connection has begun
         elif self.conn.our_state is not h11.DONE:
             self._end_waiting()
         if self.conn.their_state is h11.DONE and len(self.conn.trailing_data[0]) <= MOST_HEAD:
-            self.flow.resume_reading()  # or a client that has sent the next request already could leave unseen
+            self.flow.resume_reading()  # h11 pauses with a pipelined request; a disconnect must still be seen
 
     def on_response_complete(self) -> None:
-        """Who has not read the answer, or not sent all of its request, has only so much time for it."""
+        """Start the deadline of a client that has not read its answer, or not sent the whole of its request."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._see_it_closed()
@@ -73,9 +73,9 @@ class _Guarded(H11Protocol):
         self._see_it_closed()
 
     def send_400_response(self, msg: str) -> None:
-        """In the API's form, as every other refusal."""
+        """Refuse what is no HTTP in the API's form, like every other refusal."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.abort()  # in the middle of an answer there is no place for another
+            self.transport.abort()  # an answer has begun: a second one would be read as part of it
             return
         error = ApiError(400, "not a valid HTTP/1.1 request, or its head is too large", code="bad_request")
         body = msgspec.json.encode(error.body())
@@ -99,7 +99,7 @@ class _Guarded(H11Protocol):
         self.transport.abort()
 
     def _see_it_read(self, before: int) -> None:
-        """A kept connection rests for long; one whose answer lies there unread is given up sooner."""
+        """Abort a kept connection whose answer is still unread; one that was read may idle for longer."""
         size = 0 if self.transport.is_closing() else self.transport.get_write_buffer_size()
         if size >= before:
             self.transport.abort()
@@ -107,11 +107,11 @@ class _Guarded(H11Protocol):
             self.loop.call_later(self._write_deadline, self._see_it_read, size)
 
     def _see_it_closed(self) -> None:
-        """A closed connection lasts until the client has read what was written, which may be never."""
+        """Abort a closing connection after the write deadline: it stays open until its client has read everything."""
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self._write_deadline, self.transport.abort)
 
 
 def h11_settings() -> dict[str, Any]:
-    """What uvicorn is told besides."""
+    """Further settings of uvicorn."""
     return {"h11_max_incomplete_event_size": MOST_HEAD, "ws": "none", "server_header": False, "proxy_headers": False}

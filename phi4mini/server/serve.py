@@ -1,7 +1,8 @@
-"""From settings to a server that runs until it is told to stop: serves while the model opens, drains when it ends.
+"""The server's process: it serves while the model opens, and drains when a signal ends it.
 
-Promises: who asks while the model is opened is told so; the first SIGTERM or SIGINT lets what runs finish for `drain`
-seconds and refuses what only waits, a later one ends everything now, as quietly.
+Promises: requests that come while the model opens are refused with 503; after the first SIGTERM or SIGINT running
+requests have `drain` seconds to finish and waiting ones are refused; a later signal ends everything at once. The exit
+is clean either way.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from contextlib import contextmanager, suppress
 import uvicorn
 
 from phi4mini.server.app import application
-from phi4mini.server.http.loop import PatientLoop
-from phi4mini.server.http.protocol import h11_settings, protocol_class
+from phi4mini.server.http.connection import h11_settings, protocol_class
+from phi4mini.server.http.event_loop import PatientLoop
 from phi4mini.server.service import Service
 
 _POLL = 0.05  # seconds between looks at whether the last request is over
-_FLUSH = 2.0  # seconds for what was said last to reach the clients
-_FLUSH_NOW = 0.2  # the same when somebody is impatient
-_SAME_SIGNAL = 1.0  # seconds: systemd and `timeout` signal every process of a group, and the watcher passes its own on
-_SPARE_FILES = 200  # descriptors for everything that is no connection
-_GRACE = 5  # seconds a connection outlives what its answers promise: a request may be on its way when they are over
+_FLUSH = 2.0  # seconds for the last events to reach the clients
+_FLUSH_NOW = 0.2  # the same after a second signal
+_SAME_SIGNAL = 1.0  # seconds; a group may be signalled by systemd or `timeout` and once more by the supervisor
+_SPARE_FILES = 200  # file descriptors kept for everything but connections
+_GRACE = 5  # seconds beyond the Keep-Alive that answers promise: a request may be on its way at its end
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve(service: Service, listener: socket.socket, started: Callable[[], None] = lambda: None) -> None:
-    """Open the model and answer until a signal ends it; returns when all is given back. `started` is called when the
-    model is open. Raises what opening it raised.
+    """Open the model and answer requests until a signal; returns when everything is released. `started` is called when
+    the model is open. Raises what opening the model raised.
     """
     settings = service.settings
     connections = min(settings.connections, max(_most_files() - _SPARE_FILES, 1))
@@ -42,7 +43,7 @@ def serve(service: Service, listener: socket.socket, started: Callable[[], None]
         log_config=None,
         access_log=False,
         timeout_keep_alive=settings.idle_deadline + _GRACE,
-        timeout_graceful_shutdown=round(_FLUSH) + 1,  # never reached: we cut connections off before that
+        timeout_graceful_shutdown=round(_FLUSH) + 1,  # never reached: connections are aborted before that
         **h11_settings(),
     )
     server = _Server(config, service, started)
@@ -53,7 +54,7 @@ def serve(service: Service, listener: socket.socket, started: Callable[[], None]
 
 
 def _most_files() -> int:
-    """Descriptors this process may have, after asking for as many as it may ask for."""
+    """Raise this process's limit of file descriptors as far as allowed; the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 20)
     with suppress(ValueError, OSError):
@@ -62,19 +63,19 @@ def _most_files() -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with our way to begin and to end."""
+    """uvicorn's server with our start and shutdown."""
 
     def __init__(self, config: uvicorn.Config, service: Service, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._service, self._started = service, started
         self._opening: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._told = 0.0  # when, by the loop's clock
+        self._told = 0.0  # time of the first signal, by the loop's clock
         self.failure: Exception | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn would end the process with the signal's own code after all is done; we end with 0."""
+        """Handle signals here: uvicorn would end the process with the signal's exit code, and ours is 0."""
         loop = asyncio.get_running_loop()
         for number in _ENDINGS:
             loop.add_signal_handler(number, self._stop)
@@ -85,7 +86,7 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's; the model opens while /health is answered already."""
+        """Begin to listen as uvicorn does, then open the model: /health is answered meanwhile."""
         await super().startup(sockets)
         self._opening = asyncio.get_running_loop().create_task(self._open())
 
@@ -97,7 +98,7 @@ class _Server(uvicorn.Server):
             self.failure, self.should_exit = error, True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but in a hurry too the application is closed: else it ends in a traceback."""
+        """As uvicorn's, but close the application after a second signal too: otherwise it ends in a traceback."""
         await super().shutdown(sockets)
         if self.force_exit:
             await self.lifespan.shutdown()
@@ -112,7 +113,7 @@ class _Server(uvicorn.Server):
             self._end(_FLUSH_NOW)
 
     async def _drain(self) -> None:
-        """Refuse what comes and what only waits; what runs may finish."""
+        """Refuse new and waiting requests; running ones may finish."""
         service, until = self._service, self._told + self._service.settings.drain
         if count := service.drain():
             self._announce(count, service.settings.drain)
@@ -126,7 +127,7 @@ class _Server(uvicorn.Server):
         self._service.log.say("stopping", text, requests=count, seconds=seconds)
 
     def _end(self, flush: float) -> None:
-        """End what still runs; who has not read the last of it after `flush` seconds is cut off."""
+        """End running requests; clients that have not read the last event after `flush` seconds are cut off."""
         self._service.give_up()
         self.should_exit = True
         asyncio.get_running_loop().call_later(flush, self._cut_off)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("nh3", reason="needs the extra serve")
 
 import phi4mini.server.page
-from phi4mini.server.page.routes import CONTENT_SECURITY_POLICY, HEADERS, page
+from phi4mini.server.page.static_files import CONTENT_SECURITY_POLICY, HEADERS, page
 
 STATIC = Path(phi4mini.server.page.__file__).parent / "static"
 SCRIPTS = sorted(STATIC.glob("*.js"))
@@ -31,7 +31,7 @@ def test_every_file_is_served_under_its_name():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/", "..", "../routes.py", "..%2froutes.py", "/etc/passwd", "routes.py", "INDEX.HTML"]
+    "name", ["", "/", "..", "../markdown.py", "..%2fmarkdown.py", "/etc/passwd", "markdown.py", "INDEX.HTML"]
 )
 def test_nothing_else_is(name):
     assert page().file(name) is None

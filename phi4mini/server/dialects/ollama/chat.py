@@ -1,7 +1,7 @@
 """POST /api/chat and /api/generate: conversations and questions in Ollama's form, streamed unless told otherwise.
 
-Promises: a stream is lines of JSON, the last of which is done and has the counts and nanoseconds; its pieces joined are
-the whole answer; a call comes whole, its arguments as an object in the words that were written. A silent stream gets
+Promises: a stream is lines of JSON, of which the last has `done` and the counts and durations; its pieces joined are
+the whole answer; a call comes whole, its arguments as an object spelled as the model wrote them. A silent stream gets
 lines without text, which every client skips.
 """
 
@@ -15,15 +15,18 @@ from typing import Any, Literal
 import msgspec
 
 from phi4mini.llm.run import Run
-from phi4mini.server.answering import Choices, Progress
+from phi4mini.server.answering import Choices, PrefillProgress
 from phi4mini.server.dialects.answer_parts import Closed, Grown, Parts, Step, joined
-from phi4mini.server.dialects.conversation import Ask, clip
+from phi4mini.server.dialects.conversation import Conversation
+from phi4mini.server.dialects.hosted_tools import numbered
 from phi4mini.server.dialects.ollama.bodies import GenerateBody, OllamaBody, OllamaChatBody, turns_from
 from phi4mini.server.dialects.ollama.models import check_model, stamp
-from phi4mini.server.dialects.openai.chat import logprob_of
+from phi4mini.server.dialects.openai.logprobs import logprob_of
 from phi4mini.server.dialects.openai.types import Logprob
-from phi4mini.server.dialects.sampling_fields import text_size
-from phi4mini.server.http.endpoint import Call, Endpoint, Stream
+from phi4mini.server.dialects.prompts import clip, run_for, text_size
+from phi4mini.server.http.call import Stream
+from phi4mini.server.http.endpoint import Endpoint
+from phi4mini.server.service import ServiceCall
 
 _Maybe = msgspec.UnsetType
 _NAMES = {"max_new_tokens": "options.num_predict", "repetition_penalty": "options.repeat_penalty"}
@@ -52,7 +55,7 @@ class OllamaMessage(msgspec.Struct, omit_defaults=True):
     tool_calls: list[OllamaCall] | _Maybe = msgspec.UNSET
 
 
-class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
+class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: str
     created_at: str
     done: bool
@@ -63,23 +66,23 @@ class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt_eval_duration: int | _Maybe = msgspec.UNSET
     eval_count: int | _Maybe = msgspec.UNSET
     eval_duration: int | _Maybe = msgspec.UNSET
-    seed: int | _Maybe = msgspec.UNSET  # in use
+    seed: int | _Maybe = msgspec.UNSET
     logprobs: list[Logprob] | _Maybe = msgspec.UNSET
 
 
-class OllamaChatAnswer(_Answer, kw_only=True):
+class OllamaChatAnswer(_Line, kw_only=True):
     """An answer to /api/chat, or a piece of it; the last has `done_reason`, counts, and durations in nanoseconds."""
 
     message: OllamaMessage
 
 
-class GenerateAnswer(_Answer, kw_only=True):
+class GenerateAnswer(_Line, kw_only=True):
     """An answer to /api/generate, or a piece of it."""
 
     response: str
 
 
-async def ollama_chat(call: Call, body: OllamaChatBody) -> dict[str, Any] | Stream:
+async def ollama_chat(call: ServiceCall, body: OllamaChatBody) -> dict[str, Any] | Stream:
     """Answer a conversation."""
     check_model(call, body.model)
     body.check_thinking()
@@ -88,12 +91,11 @@ async def ollama_chat(call: Call, body: OllamaChatBody) -> dict[str, Any] | Stre
     began = _begin(call, body)
     turns = turns_from(body.messages)
     continued = turns[-1]["role"] == "assistant" and not turns[-1].get("tool_calls") and len(turns) > 1
-    ask = Ask(turns, lambda index: body.sampling(), body.tools or (), continued=continued)
-    ask.format, ask.clip = body.grammar(), True
-    return await _answered(call, body, await ask.runs(call), began)
+    conversation = Conversation(turns, numbered(body.tools), continued=continued, format=body.grammar(), clip=True)
+    return await _answered(call, body, await conversation.runs(call, [body.sampling()]), began)
 
 
-async def generate(call: Call, body: GenerateBody) -> dict[str, Any] | Stream:
+async def generate(call: ServiceCall, body: GenerateBody) -> dict[str, Any] | Stream:
     """Answer one question, or continue a text as it is."""
     check_model(call, body.model)
     body.check_thinking()
@@ -105,23 +107,23 @@ async def generate(call: Call, body: GenerateBody) -> dict[str, Any] | Stream:
         runs = await call.service.apart(lambda: [_raw_run(call, body)], text_size(body.prompt))
         return await _answered(call, body, runs, began)
     system = [{"role": "system", "content": body.system}] if body.system else []
-    ask = Ask([*system, {"role": "user", "content": body.prompt}], lambda index: body.sampling())
-    ask.format, ask.clip = body.grammar(), True
-    return await _answered(call, body, await ask.runs(call), began)
+    turns = [*system, {"role": "user", "content": body.prompt}]
+    conversation = Conversation(turns, format=body.grammar(), clip=True)
+    return await _answered(call, body, await conversation.runs(call, [body.sampling()]), began)
 
 
-def _begin(call: Call, body: OllamaBody) -> int:
-    """When this was, in nanoseconds."""
+def _begin(call: ServiceCall, body: OllamaBody) -> int:
+    """Begin to answer; the time in nanoseconds."""
     wanted = body.options.num_ctx if body.options else None
     if (wanted or 0) > call.service.facts.ctx:
-        call.ignore(["options.num_ctx"])  # a smaller one is held: there is more room than was asked for
+        call.ignore(["options.num_ctx"])  # a smaller context needs nothing: the served one is larger
     return time.monotonic_ns()
 
 
-async def _loaded(call: Call, body: OllamaBody, chat: bool) -> dict[str, Any] | Stream:
-    """Nothing is asked: the model is opened if it is not there."""
+async def _loaded(call: ServiceCall, body: OllamaBody, chat: bool) -> dict[str, Any] | Stream:
+    """A request without a question, which loads the model where it is not in memory."""
     began = time.monotonic_ns()
-    await call.service.ask(lambda model: iter(()), call)
+    await call.service.run_job(lambda model: iter(()), call)
     line = _line(body.model, chat, "") | {"done": True, "done_reason": "load"}
     line["total_duration"] = line["load_duration"] = time.monotonic_ns() - began
     return line if body.stream is False else _only(line)
@@ -131,25 +133,25 @@ async def _only(line: dict[str, Any]) -> Stream:
     yield msgspec.json.encode(line) + b"\n"
 
 
-async def _answered(call: Call, body: OllamaBody, runs: list[Run], began: int) -> dict[str, Any] | Stream:
-    answer = _Writer(call, body, call.service.admit(runs, call), began)
+async def _answered(call: ServiceCall, body: OllamaBody, runs: list[Run], began: int) -> dict[str, Any] | Stream:
+    writer = _OllamaWriter(call, body, call.service.admit(runs, call), began)
     if body.stream is not False:
-        return answer.stream()
-    await answer.choices.finish()
-    return answer.whole()
+        return writer.stream()
+    await writer.choices.finish()
+    return writer.whole()
 
 
-def _raw_run(call: Call, body: GenerateBody) -> Run:
+def _raw_run(call: ServiceCall, body: GenerateBody) -> Run:
     """The prompt is what the model sees: control tokens are written out in it."""
     service, format = call.service, body.grammar()
     ids = service.text.tokenizer.encode(body.prompt or "", parse_special=True)
     sampling = body.sampling()
     clip(sampling, service.facts.ctx - len(ids))
-    return service.run(ids, sampling, call, constraint=format.constraint(call) if format else None)
+    return run_for(call, ids, sampling, constraint=format.constraint(call) if format else None)
 
 
 def on_one_line(arguments: str) -> msgspec.Raw:
-    """JSON text as a part of a line: the numbers and characters that were written, no space between them."""
+    """JSON text without whitespace between tokens, for a line of a stream; its numbers keep their spelling."""
     return msgspec.Raw(msgspec.json.format(arguments.encode() or b"{}", indent=-1))
 
 
@@ -158,10 +160,10 @@ def _line(model: str, chat: bool, text: str) -> dict[str, Any]:
     return {"model": model, "created_at": stamp(), **said, "done": False}
 
 
-class _Writer:
-    """One answer in Ollama's form."""
+class _OllamaWriter:
+    """Writes one answer in Ollama's form, whole or in lines."""
 
-    def __init__(self, call: Call, body: OllamaBody, choices: Choices, began: int) -> None:
+    def __init__(self, call: ServiceCall, body: OllamaBody, choices: Choices, began: int) -> None:
         self.call, self.body, self.choices, self._began = call, body, choices, began
         self._calls = 0
 
@@ -178,7 +180,7 @@ class _Writer:
         parts = Parts()
         async with aclosing(self.choices.pieces()) as pieces:
             async for piece in pieces:
-                assert not isinstance(piece, Progress)  # nobody asked for it
+                assert not isinstance(piece, PrefillProgress)  # not asked for
                 steps = [step for event in joined(piece.events) for step in parts.push(event)]
                 steps += parts.finish() if piece.over else []
                 text, calls = self._said(steps)
@@ -188,7 +190,7 @@ class _Writer:
         yield msgspec.json.encode(self._line("", []) | self._end()) + b"\n"
 
     def _said(self, steps: list[Step]) -> tuple[str, list[dict[str, Any]]]:
-        """Text and calls of these steps; a broken call's text follows as text."""
+        """Text and calls in these steps; the text of a broken call comes as text."""
         text = "".join(step.delta for step in steps if isinstance(step, Grown) and not step.of_call)
         return text, list(self._called(steps))
 
@@ -209,7 +211,7 @@ class _Writer:
         run = self.choices.runs[0]
         request, times = run.request, run.request.timings
         reason = "length" if request.finish_reason == "length" and not run.stopped else "stop"
-        waited = 0.0 if times.started is None else times.started - times.added  # for the model, and for a place
+        waited = 0.0 if times.started is None else times.started - times.added  # for the model and a place
         return {
             "done": True,
             "done_reason": reason,
@@ -218,18 +220,18 @@ class _Writer:
             "prompt_eval_duration": int((times.prefill_seconds - waited) * 1e9),
             "eval_count": len(run.tokens),
             "eval_duration": int(times.decode_seconds * 1e9),
-            "total_duration": time.monotonic_ns() - self._began,  # the last to be looked at: not less than its parts
+            "total_duration": time.monotonic_ns() - self._began,  # read last, so that it is not less than its parts
             "seed": request.seed,
         }
 
     def _noted(self, entries: list[Any]) -> list[Logprob]:
-        return [logprob_of(self.call.service, entry) for entry in entries]
+        return [logprob_of(self.call.service.text.tokenizer, entry) for entry in entries]
 
 
 def _ping(chat: bool) -> Any:
     """A line without text."""
 
-    def ping(call: Call) -> bytes:
+    def ping(call: ServiceCall) -> bytes:
         return msgspec.json.encode(_line(call.service.facts.id, chat, "")) + b"\n"
 
     return ping

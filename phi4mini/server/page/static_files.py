@@ -1,11 +1,11 @@
-"""The page's files, read once, as bytes and headers; they need no web framework.
+"""The page's static files, read once, as bytes and headers without a web framework.
 
     GET /              -> page().file("index.html", if_none_match)
     GET /page/<name>   -> page().file(name, if_none_match)
 
 Promises: a file is served by its exact name or not at all, so no path leads out of the folder; every answer carries
-HEADERS, under which nothing but our own files can run or be loaded. It does not know who may ask; what every answer of
-the server carries, such as X-Content-Type-Options, is the guard's to send.
+HEADERS, under which the browser runs and loads nothing but our own files. It does not know API keys; headers of every
+answer, such as X-Content-Type-Options, are added by the guard.
 """
 
 from __future__ import annotations

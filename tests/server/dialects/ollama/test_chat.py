@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from phi4mini.server.dialects.ollama.answer import on_one_line
+from phi4mini.server.dialects.ollama.chat import on_one_line
 from tests.server.process import CHAT
 
 HI = [{"role": "user", "content": "Say hi to Anna."}]
