@@ -20,7 +20,7 @@ from phi4mini.chat.messages import Message, messages_from
 from phi4mini.chat.templates import ChatFormat, Segment, format_named, format_of_tokenizer
 from phi4mini.chat.tools import functions_of
 from phi4mini.errors import BadInput
-from phi4mini.tokenizer import WHITE_SPACE, Tokenizer
+from phi4mini.tokenizer import WHITE_SPACE, Tokenizer, phi4_mini
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _left_open(segments: list[Segment], turns: Sequence[Message]) -> list[Segmen
 
 @cache
 def _phi4_mini() -> Tokenizer:
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 def encode_segments(segments: Sequence[Segment], tokenizer: Tokenizer, name: str) -> tuple[list[int], list[int]]:

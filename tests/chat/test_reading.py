@@ -25,7 +25,7 @@ from phi4mini.chat import (
     render,
     reply_of,
 )
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import Tokenizer, phi4_mini
 from tests.shared import SHARED, needs_shared
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"required": ["a"]}}}, {"name": "g"}]
@@ -198,7 +198,7 @@ def test_control_tokens_never_come_out_as_text(phi):
 
 
 def test_tokens_that_users_add_are_content():
-    tokenizer = Tokenizer.phi4_mini()
+    tokenizer = phi4_mini()
     shown, hidden = tokenizer.add_tokens(["<|shown|>"]) + tokenizer.add_tokens(["<|hidden|>"], special=True)
     assert reply_of(read(tokenizer, [shown, hidden])).content == "<|shown|>"
 

@@ -1,14 +1,12 @@
-"""Vocabularies from outside: tokenizer.json, GGUF lists, and the lies they may hold."""
+"""Vocabularies of GGUF files: splits, token types, free rows, and lists that contradict each other."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 import tokenizers
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.tokenizer import Tokenizer, phi4, ranks
+from phi4mini.tokenizer import Tokenizer, from_bpe, from_bytes, phi4, phi4_mini, ranks, to_bytes
 from phi4mini.tokenizer.bytelevel import CHARS
 from tests.tokenizer.vocabularies import CHATML, MERGES, small
 
@@ -45,7 +43,7 @@ def test_unknown_split_is_named():
 
 def test_token_types():
     tokens = [*CHARS, "<c>", "<u>", "[PAD]"]
-    ours = Tokenizer.from_bpe(
+    ours = from_bpe(
         tokens, [], [1] * 256 + [3, 4, 5], pre="gpt-2", bos_id=256, eos_ids=[257], pad_id=258, rows=300
     )
     assert ours.control_ids == {256} and ours.encode("<u><c>") == [257, *b"<c>"]
@@ -66,7 +64,7 @@ def test_token_types():
 )
 def test_lying_gguf_lists(tokens, merges, types, told):
     with pytest.raises(BadCheckpoint, match=told):
-        Tokenizer.from_bpe(tokens, merges, types, pre="gpt-2")
+        from_bpe(tokens, merges, types, pre="gpt-2")
 
 
 def phi_lists() -> tuple[list[str], list[str], list[int]]:
@@ -80,10 +78,10 @@ def phi_lists() -> tuple[list[str], list[str], list[int]]:
 @pytest.mark.parametrize("pre", ["gpt-4o", None, "", "default"])
 def test_TP10_phi_in_a_gguf_is_the_shipped_one_whether_its_split_is_named_or_not(pre):
     tokens, merges, types = phi_lists()
-    ours = Tokenizer.from_bpe(tokens, merges, types, pre=pre)
-    assert ours.encode("L'été: getUserName()") == Tokenizer.phi4_mini().encode("L'été: getUserName()")
+    ours = from_bpe(tokens, merges, types, pre=pre)
+    assert ours.encode("L'été: getUserName()") == phi4_mini().encode("L'été: getUserName()")
     assert ours.is_phi4 and ours.encode("<|user|> \n Hi<|mine|>", parse_special=True) == [200021, 12194, 200029]
-    assert len(ours.to_bytes()) < 1000
+    assert len(to_bytes(ours)) < 1000
 
 
 @pytest.mark.parametrize("change", ["one token", "two tokens", "a control token", "shorter", "none of it"])
@@ -101,13 +99,13 @@ def test_TP10_a_vocabulary_that_is_not_known_needs_the_name_of_its_split(change,
     else:
         tokens, merges, types = list(CHARS), [], [1] * 256
     with pytest.raises(BadCheckpoint, match=r"does not name its pre-tokenizer \(tokenizer\.ggml\.pre\)"):
-        Tokenizer.from_bpe(tokens, merges, types, pre=pre)
+        from_bpe(tokens, merges, types, pre=pre)
 
 
 def test_TP10_llama_3_is_known_by_its_tokens():
     tokens = [*CHARS, *(f"Ġ{i}" for i in range(128_256 - 256))]
     tokens[128_000], tokens[128_001], tokens[128_009] = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
-    named, unnamed = (Tokenizer.from_bpe(tokens, [], None, pre=pre) for pre in ("llama-bpe", None))
+    named, unnamed = (from_bpe(tokens, [], None, pre=pre) for pre in ("llama-bpe", None))
     for text in ("It's 12345\n\n x", "DON'T  a1b22"):
         assert unnamed.encode(text) == named.encode(text)
 
@@ -115,71 +113,13 @@ def test_TP10_llama_3_is_known_by_its_tokens():
 def test_TP9_unused_rows_are_free_rows_wherever_they_lie():
     kinds = [1] * 256 + [5, 3, 5, 4, 5, 5]
     tokens = [*CHARS, "[PAD256]", "<s>", "[PAD258]", "word", "[PAD260]", "[PAD261]"]
-    ours = Tokenizer.from_bpe(tokens, [], kinds, pre="gpt-2", rows=270)
-    for tokenizer in (ours, Tokenizer.from_bytes(ours.to_bytes())):
+    ours = from_bpe(tokens, [], kinds, pre="gpt-2", rows=270)
+    for tokenizer in (ours, from_bytes(to_bytes(ours))):
         assert tokenizer.unused_ids == {256, 258} and len(tokenizer) == 260
         assert tokenizer.decode(range(256, 270)) == "<s>word"
         assert tokenizer.encode("[PAD256]word") == [*b"[PAD256]", 259]
         assert [tokenizer.token_bytes(id) for id in (256, 258, 261)] == [b""] * 3
     assert ours.add_tokens(["new"]) == [260] and ours.encode("new") == [260]
-
-
-def test_phi_tokenizer_json_is_the_shipped_one(phi, tmp_path, config):
-    phi.add_tokens(["<|mine|>"])
-    phi.save_json(tmp_path / "tokenizer.json")
-    tree = json.loads((tmp_path / "tokenizer.json").read_text())
-    again = Tokenizer.from_json(tree, config)
-    assert again.is_phi4 and again.added_tokens == phi.added_tokens
-    tree["model"]["vocab"]["a"] = 65  # a lie about one id is enough to leave the shipped one
-    tree["model"]["vocab"]["b"] = 64
-    other = Tokenizer.from_json(tree, config)
-    assert not other.is_phi4 and other.encode("b") == [64] and other.encode("a") == [65]
-    assert other.eos_ids == (199999,) and other.encode("<|user|>  a", parse_special=True) == [200021, 65]
-
-
-def test_flags_of_the_config_win():
-    tree = json.loads(small().parsing_backend.to_str())
-    id = next(entry["id"] for entry in tree["added_tokens"] if entry["content"] == "<|im_end|>")
-    config = {"added_tokens_decoder": {str(id): {"content": "<|im_end|>", "rstrip": True, "special": False}}}
-    ours = Tokenizer.from_json(tree, config)
-    assert ours.encode("<|im_end|>  a", parse_special=True) == [id, ord("a")]
-    assert ours.decode([id], skip_special_tokens=True) == "<|im_end|>"
-
-
-def test_template_processing_adds_nothing():
-    backend = tokenizers.Tokenizer.from_str(small().parsing_backend.to_str())
-    bos = backend.token_to_id("<|im_start|>")
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)]
-    )
-    assert Tokenizer.from_json(backend.to_str()).encode("hello", parse_special=True) == small().encode("hello")
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"model": {"type": "WordPiece", "vocab": {}}}, "model type 'WordPiece' is not supported"),
-        ({"model": 5}, "has no model"),
-        ({"model": {"type": "BPE", "vocab": 3, "merges": []}}, "cannot be used"),
-        ({"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}, "is not supported, only ByteLevel"),
-        ({"added_tokens": [{"content": "x"}]}, "integer id"),
-        ({"added_tokens": 7}, "must be a list"),
-        ({"added_tokens": [{"id": 9999, "content": "<x>"}]}, "its place in the vocabulary is 264"),
-    ],
-)
-def test_lying_tokenizer_json(change, told):
-    tree = json.loads(small().parsing_backend.to_str()) | change
-    with pytest.raises(BadCheckpoint, match=told):
-        Tokenizer.from_json(tree).encode("x", parse_special=True)
-
-
-def test_not_json_and_more_ids_than_rows():
-    with pytest.raises(BadCheckpoint, match="not JSON"):
-        Tokenizer.from_json(b"{")
-    with pytest.raises(BadCheckpoint, match="264 ids but the model only 200 rows"):
-        Tokenizer.from_json(small().parsing_backend.to_str(), rows=200)
-    with pytest.raises(BadCheckpoint, match="must map ids to tokens"):
-        Tokenizer.from_json(small().parsing_backend.to_str(), {"added_tokens_decoder": {"x": {}}})
 
 
 def test_small_is_what_the_other_tests_think():

@@ -1,8 +1,8 @@
-"""The vocabulary proper: plain text to ids and ids to entries, without added tokens. HF `tokenizers` does the work.
+"""BPE of plain text, without added tokens: text to ids, id to vocabulary entry. HF `tokenizers` does the work.
 
-`Phi4Core` puts off building HF's BPE (0.25 s for 200,000 tokens): the first few thousand words are merged here, by
-lowest rank, which for this vocabulary is the same answer; a process that encodes more builds it.
-Promises that both ways give the same ids. Knows no control tokens.
+`Phi4Bpe` delays building HF's BPE, which takes 0.25 s for 200,000 tokens: it merges the first 16,384 characters of a
+process in Python, by lowest rank, and builds HF's BPE only for more text. Promises that both ways give the same ids.
+Knows no control tokens.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from tokenizers import decoders, models
 
 from phi4mini.tokenizer import phi4, ranks
 
-_MOST_CHARACTERS = 16_384  # of texts altogether before HF's BPE is built
-_LONGEST_HERE = 2_048  # characters of a text that HF encodes without letting other threads run
-_LONGEST_WORD = 256  # bytes; merging here takes quadratic time in a word
+_MOST_CHARACTERS = 16_384  # merged in Python, over all texts, before HF's BPE is built
+_LONGEST_HELD = 2_048  # characters; HF encodes a text up to this length without releasing the GIL
+_LONGEST_WORD = 256  # bytes; merging in Python takes quadratic time in the length of a word
 
 
-class Core(Protocol):
-    """What the tokenizer needs of a vocabulary."""
+class PlainBpe(Protocol):
+    """What `Tokenizer` needs of a vocabulary."""
 
     @property
     def backend(self) -> Backend:
@@ -29,23 +29,23 @@ class Core(Protocol):
 
     @property
     def normalises(self) -> bool:
-        """Whether a text is normalised before it is cut; asking builds nothing."""
+        """True if texts are normalised before they are split; reading this builds nothing."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text. Raises TypeError for a text that is not Unicode."""
 
     def id_to_token(self, id: int) -> str | None:
-        """The entry with this id."""
+        """The vocabulary entry with this id; None if there is none."""
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of this entry."""
+        """The id of this vocabulary entry; None if there is none."""
 
     def size(self) -> int:
         """Number of entries."""
 
 
-class BackendCore:
-    """HF's tokenizer as it is."""
+class BackendBpe:
+    """HF's tokenizer, unchanged."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -55,9 +55,9 @@ class BackendCore:
         return self.backend.normalizer is not None
 
     def encode(self, text: str) -> list[int]:
-        if len(text) <= _LONGEST_HERE:
+        if len(text) <= _LONGEST_HELD:
             return list(self.backend.encode(text, add_special_tokens=False).ids)
-        # a batch of one: alone among HF's ways it lets other threads run meanwhile
+        # a batch of one: HF releases the GIL only in its batch calls, so other threads run meanwhile
         return list(self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def id_to_token(self, id: int) -> str | None:
@@ -70,8 +70,8 @@ class BackendCore:
         return self.backend.get_vocab_size()
 
 
-class Phi4Core:
-    """The shipped o200k_base vocabulary with Phi's placeholders."""
+class Phi4Bpe:
+    """The shipped o200k_base vocabulary and Phi's placeholders."""
 
     def __init__(self) -> None:
         tokens, self._splits = ranks.token_strings()
@@ -79,7 +79,7 @@ class Phi4Core:
         self._tokens = tokens + list(phi4.PLACEHOLDERS)
         self._pre_tokenizer = phi4.pre_tokenizer()
         self._left = _MOST_CHARACTERS
-        self._built: BackendCore | None = None
+        self._built: BackendBpe | None = None
         self._lock = Lock()
 
     @property
@@ -90,7 +90,7 @@ class Phi4Core:
     def normalises(self) -> bool:
         return False
 
-    def _build(self) -> BackendCore:
+    def _build(self) -> BackendBpe:
         with self._lock:
             if self._built is not None:
                 return self._built
@@ -98,15 +98,14 @@ class Phi4Core:
             made = Backend(models.BPE(self._ids, merges))
             made.pre_tokenizer = self._pre_tokenizer
             made.decoder = decoders.ByteLevel()
-            self._built = BackendCore(made)
-            self._ids, self._tokens = {}, []  # 32 MB that HF now has too; after `_built`, see below
+            self._built = BackendBpe(made)
+            # 32 MB that HF's BPE now holds too. Other threads may be reading: they fetch a table first and look at
+            # `_built` after it, so `_built` must be set before the tables are emptied.
+            self._ids, self._tokens = {}, []
             return self._built
 
-    # Other threads may be reading: they take the table first and look at `_built` then, so a table seen empty is
-    # always one whose successor is seen too.
-
     def encode(self, text: str) -> list[int]:
-        """See `Core`: merged here while texts are short and few, by HF from then on."""
+        """See `PlainBpe`. Merged in Python while texts are short and few, by HF's BPE from then on."""
         ids = self._ids
         if self._built is None and len(text) <= self._left:
             words = [word for word, _ in self._pre_tokenizer.pre_tokenize_str(text)]
@@ -117,7 +116,7 @@ class Phi4Core:
 
     @staticmethod
     def _merged(word: str, ids: dict[str, int]) -> list[int]:
-        """BPE of one word: as long as two neighbours make a token, the pair of lowest rank, leftmost first."""
+        """BPE of one word: merge the neighbours of lowest rank, leftmost first, until no two of them make a token."""
         if word in ids:
             return [ids[word]]
         parts, none = list(word), ranks.COUNT

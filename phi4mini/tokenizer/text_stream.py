@@ -1,8 +1,7 @@
-"""Ids to text, one id at a time: what is pushed comes out as soon as its characters are whole.
+"""Streaming decoder: ids to text one id at a time, each character as soon as it is complete.
 
-Promises that the pieces joined, `flush()` included, are exactly `decode` of all ids, broken UTF-8 included, and that no
-piece holds half a character. `decode` itself runs on these classes, so there is one definition.
-Knows tokens as bytes or pieces, no vocabulary.
+Promises that the pieces joined, `flush()` included, equal `decode` of all ids, broken UTF-8 included, and that no piece
+ends inside a character. Knows the bytes or the piece of an id, no vocabulary.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from typing import Protocol
 
 
 class TextStream(Protocol):
-    """A decoder with memory."""
+    """A decoder that holds an incomplete character until its last byte arrives."""
 
     def push(self, id: int) -> str:
-        """Text that became whole with this id; often empty inside a character."""
+        """The text that this id completes; empty while a character is incomplete."""
 
     def flush(self) -> str:
-        """What is left, as U+FFFD where a character was never finished; the stream starts anew."""
+        """The rest of the text, U+FFFD for an incomplete character; the stream can then be used for a new text."""
 
 
 class ByteStream:
-    """Byte-level vocabularies: the ids' bytes on end, read as UTF-8, each broken part one U+FFFD."""
+    """For byte-level vocabularies: the bytes of the ids joined and read as UTF-8, U+FFFD for each broken part."""
 
     def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
         self._bytes_of = bytes_of
@@ -39,10 +38,10 @@ class ByteStream:
 
 
 class PieceStream:
-    """SentencePiece vocabularies: pieces with U+2581 for a space, `<0xNN>` for a byte, one space cut at the start.
+    """For SentencePiece vocabularies: `<0xNN>` is a byte, other pieces are text; one leading space is dropped.
 
-    As HF's ByteFallback decoder: a run of byte pieces is text when the whole run is UTF-8, else one U+FFFD a byte. So a
-    run is held until it ends.
+    As HF's ByteFallback decoder: a run of byte pieces is text if the whole run is UTF-8, else one U+FFFD for each byte.
+    A run is therefore held until it ends.
     """
 
     def __init__(self, piece_of: Callable[[int], str | bytes]) -> None:

@@ -1,39 +1,38 @@
-"""A tokenizer as bytes: the blob inside our model file, and HF's tokenizer.json.
+"""A tokenizer as bytes and back: the blob inside our model file.
 
 Promises that `from_bytes(to_bytes(t))` encodes and decodes as `t`; that Phi-4-mini's blob names the shipped vocabulary
-by sha256 and holds only the tokens added to it; that a blob made with another vocabulary is refused. Knows no text.
+by its sha256 and holds only the tokens added to it; that a blob made with another vocabulary is refused. Knows nothing
+of the file around the blob.
 """
 
 from __future__ import annotations
 
 import json
-from os import PathLike
 from typing import Any
 
-from tokenizers import Tokenizer as Backend
-
 from phi4mini.errors import BadCheckpoint
-from phi4mini.files import atomic_write
-from phi4mini.tokenizer import phi4, ranks, sources
-from phi4mini.tokenizer.added import AddedToken
+from phi4mini.tokenizer import phi4, ranks
+from phi4mini.tokenizer.added_token import AddedToken
+from phi4mini.tokenizer.shipped import phi4_mini
 from phi4mini.tokenizer.tokenizer import Tokenizer
+from phi4mini.tokenizer.tokenizer_json import from_json
 
 _VERSION = 1
 
 
 def to_bytes(tokenizer: Tokenizer) -> bytes:
-    """See `Tokenizer.to_bytes`."""
+    """One self-contained blob for a model file: 150 bytes for Phi-4-mini, else the whole vocabulary."""
     head: dict[str, Any] = {"version": _VERSION, "rows": tokenizer.vocab_size}
     if tokenizer.is_phi4:
         extra = [token.to_json() for token in phi4.extra(tokenizer.added_tokens)]
         return json.dumps({**head, "kind": "phi4_mini", "ranks_sha256": ranks.SHA256, "added": extra}).encode()
     head |= {"unused": sorted(tokenizer.unused_ids)} if tokenizer.unused_ids else {}
     ids = {"bos_id": tokenizer.bos_id, "eos_ids": list(tokenizer.eos_ids), "pad_id": tokenizer.pad_id}
-    return json.dumps({**head, "kind": "json", **ids, "tokenizer": json.loads(to_json(tokenizer))}).encode()
+    return json.dumps({**head, "kind": "json", **ids, "tokenizer": json.loads(tokenizer.to_json())}).encode()
 
 
 def from_bytes(data: bytes) -> Tokenizer:
-    """See `Tokenizer.from_bytes`."""
+    """The tokenizer that `to_bytes` wrote. Raises BadCheckpoint for a damaged blob or another vocabulary."""
     try:
         tree = json.loads(data)
         kind, version, rows = tree["kind"], tree["version"], tree["rows"]
@@ -47,23 +46,11 @@ def from_bytes(data: bytes) -> Tokenizer:
 def _from_phi4(tree: dict[str, Any], rows: int) -> Tokenizer:
     if tree["ranks_sha256"] != ranks.SHA256:
         raise BadCheckpoint("the stored tokenizer was made with another o200k_base vocabulary than the shipped one")
-    return sources.phi4_mini([AddedToken.from_json(item) for item in tree["added"]], rows)
+    return phi4_mini([AddedToken.from_json(item) for item in tree["added"]], rows)
 
 
 def _from_tree(tree: dict[str, Any], rows: int) -> Tokenizer:
-    made = sources.from_json(tree["tokenizer"], None, rows)
+    made = from_json(tree["tokenizer"], None, rows)
     made.unused_ids = frozenset(tree.get("unused", ()))
     made.bos_id, made.eos_ids, made.pad_id = tree["bos_id"], tuple(tree["eos_ids"]), tree["pad_id"]
     return made
-
-
-def to_json(tokenizer: Tokenizer) -> str:
-    """The tokenizer.json text that HF `tokenizers` reads."""
-    backend: Backend = tokenizer.parsing_backend
-    return backend.to_str()
-
-
-def save_json(tokenizer: Tokenizer, path: str | PathLike[str]) -> None:
-    """See `Tokenizer.save_json`."""
-    with atomic_write(path) as file:
-        file.write(to_json(tokenizer).encode("utf-8"))

@@ -9,7 +9,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phi4mini.tokenizer import AddedToken, Tokenizer
+from phi4mini.tokenizer import AddedToken, Tokenizer, from_bpe, from_bytes, phi4_mini, to_bytes
 from phi4mini.tokenizer.bytelevel import CHARS
 from tests.tokenizer.vocabularies import small
 
@@ -47,7 +47,7 @@ def with_words(pre: str = "gpt-2", lower: bool = False) -> tuple[Tokenizer, toke
         known = ours.id_of(text)  # a word of the vocabulary keeps its id
         ours._extend([AddedToken(len(ours) if known is None else known, text, **flags)])
     if lower:
-        ours._core.backend.normalizer = tokenizers.normalizers.Lowercase()
+        ours._plain.backend.normalizer = tokenizers.normalizers.Lowercase()
         ours._forget("_words", "parsing_backend")
     return ours, tokenizers.Tokenizer.from_str(ours.parsing_backend.to_str())
 
@@ -59,7 +59,7 @@ PAIRS = {
 
 @pytest.fixture(scope="module")
 def phi_with_words(shared_phi) -> Tokenizer:
-    made = Tokenizer.phi4_mini()
+    made = phi4_mini()
     for text, flags in WORDS:
         known = made.id_of(text)
         made._extend([AddedToken(len(made) if known is None else known, text, **flags)])
@@ -102,7 +102,7 @@ def test_TP8_the_example_of_a_folder_and_of_a_gguf():
         ids = ours.encode("the covid19 case")
         assert ids.count(ours.id_of("covid19")) == 1 and ours.decode(ids) == "the covid19 case"
     kinds = [1] * 256 + [3, 4]
-    gguf = Tokenizer.from_bpe([*CHARS, "<s>", "covid19"], [], kinds, pre="gpt-2")
+    gguf = from_bpe([*CHARS, "<s>", "covid19"], [], kinds, pre="gpt-2")
     assert gguf.encode("a covid19<s>") == [*gguf.encode("a "), 257, *b"<s>"]
 
 
@@ -121,19 +121,19 @@ def test_TP8_a_formats_own_tokens_are_kept_out_although_they_are_not_special():
 
 def test_TP8_what_is_stored_cuts_at_the_same_words():
     for ours, _ in (PAIRS["gpt-2"], PAIRS["llama"]):
-        again = Tokenizer.from_bytes(ours.to_bytes())
+        again = from_bytes(to_bytes(ours))
         for text in ("covid19 covid <think>x</think>  hello  你好", "<|im_end|> naïve "):
             assert again.encode(text) == ours.encode(text)
 
 
 def test_text_without_a_word_takes_the_plain_way(shared_phi, phi_with_words):
     """The way with words is not even built for it."""
-    made = Tokenizer.phi4_mini()
+    made = phi4_mini()
     made.add_tokens(["covid19"])
     text = "A text of ordinary words. " * 20
     assert made.encode(text) == shared_phi.encode(text)
-    assert "core" not in vars(made._words) and made._core._built is None
-    many = Tokenizer.phi4_mini()
+    assert "bpe" not in vars(made._words) and made._plain._built is None
+    many = phi4_mini()
     words = [f"word{i}!" for i in range(35)]
     many.add_tokens(words)
     began = time.perf_counter()

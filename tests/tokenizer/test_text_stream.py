@@ -6,7 +6,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import from_json
 
 PIECES = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "▁a", "b", "é", "▁▁", "<|end|>"]
 
@@ -27,7 +27,7 @@ def sentencepiece() -> tokenizers.Tokenizer:
 
 
 REFERENCE = sentencepiece()
-OURS = Tokenizer.from_json(REFERENCE.to_str(), {"eos_token": {"content": "<|end|>"}, "pad_token": None})
+OURS = from_json(REFERENCE.to_str(), {"eos_token": {"content": "<|end|>"}, "pad_token": None})
 IDS = st.lists(st.integers(0, len(PIECES) - 1) | st.integers(0x80, 0xFF), max_size=12)
 
 

@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 
-from phi4mini.tokenizer.core import Phi4Core
+from phi4mini.tokenizer.plain_bpe import Phi4Bpe
 from tests.tokenizer.test_tokenizer import TEXTS
 
 
 @pytest.fixture(scope="module")
-def quick() -> Phi4Core:
+def quick() -> Phi4Bpe:
     """One that never builds, however much is encoded."""
-    core = Phi4Core()
-    core._left = 10**9
-    return core
+    bpe = Phi4Bpe()
+    bpe._left = 10**9
+    return bpe
 
 
 @settings(max_examples=300, deadline=None)
@@ -35,29 +35,29 @@ def test_golden_without_hf(quick, golden):
 
 @pytest.mark.parametrize("text", ["word " * 3300, "x" * 300, "long" * 70])
 def test_a_long_text_or_word_builds(text):
-    core = Phi4Core()
-    ids = core.encode(text)
-    assert core._built is not None and "".join(map(core.id_to_token, ids)).replace("Ġ", " ") == text
+    bpe = Phi4Bpe()
+    ids = bpe.encode(text)
+    assert bpe._built is not None and "".join(map(bpe.id_to_token, ids)).replace("Ġ", " ") == text
 
 
 def test_threads_may_read_while_it_builds():
-    core = Phi4Core()
-    expected = core.encode("some words, unbelievable ones")
+    bpe = Phi4Bpe()
+    expected = bpe.encode("some words, unbelievable ones")
 
     def work(i: int) -> bool:
         if i == 20:
-            return core.backend is not None
-        ids = core.encode("some words, unbelievable ones")
-        return ids == expected and core.id_to_token(ids[0]) == "some" and core.token_to_id("some") == ids[0]
+            return bpe.backend is not None
+        ids = bpe.encode("some words, unbelievable ones")
+        return ids == expected and bpe.id_to_token(ids[0]) == "some" and bpe.token_to_id("some") == ids[0]
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(2000)))
 
 
 def test_many_short_texts_build():
-    core = Phi4Core()
-    first = core.encode("a short text, again and again")
+    bpe = Phi4Bpe()
+    first = bpe.encode("a short text, again and again")
     for _ in range(16_384 // 29):
-        assert core.encode("a short text, again and again") == first
-    assert core._built is not None or core._left < 29
-    assert core.encode("a short text, again and again") == first and core._built is not None
+        assert bpe.encode("a short text, again and again") == first
+    assert bpe._built is not None or bpe._left < 29
+    assert bpe.encode("a short text, again and again") == first and bpe._built is not None

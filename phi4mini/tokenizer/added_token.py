@@ -1,6 +1,6 @@
-"""One added token: cut out of the text before BPE when specials are parsed, never made from plain text.
+"""One added token: an id outside the BPE vocabulary, with its text and HF's five flags.
 
-Promises HF's meaning of the flags. Knows no vocabulary.
+HF cuts added tokens out of a text before BPE. Promises HF's meaning of the flags. Knows no vocabulary.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from tokenizers import AddedToken as BackendToken
 from phi4mini.errors import BadCheckpoint
 
 _FLAGS = ("special", "rstrip", "lstrip", "single_word", "normalized")
-MOST_ROWS = 1 << 24  # no vocabulary is that large; ids beyond are lies
+MOST_ROWS = 1 << 24  # no real vocabulary is that large; a larger id is an error in the file
 
 
 @dataclass(frozen=True)
 class AddedToken:
-    """An id with its text and HF's five flags; `rstrip` swallows the white space to its right."""
+    """An id with its text and HF's five flags; `rstrip` also takes the whitespace to the right of the token."""
 
     id: int
     content: str
@@ -30,16 +30,16 @@ class AddedToken:
     normalized: bool = False
 
     def to_backend(self) -> BackendToken:
-        """The same token for HF `tokenizers`."""
+        """The same token as an object of HF `tokenizers`."""
         return BackendToken(self.content, **{flag: getattr(self, flag) for flag in _FLAGS})
 
     def to_json(self) -> dict[str, Any]:
-        """As in the `added_tokens` list of a tokenizer.json."""
+        """The entry of a tokenizer.json's `added_tokens` list."""
         return {"id": self.id, "content": self.content, **{flag: getattr(self, flag) for flag in _FLAGS}}
 
     @classmethod
     def from_json(cls, item: Any) -> AddedToken:
-        """From an entry of `added_tokens`. Raises BadCheckpoint when it has no id or text."""
+        """Read an entry of `added_tokens`. Raises BadCheckpoint for an entry without a possible id or text."""
         if not isinstance(item, dict) or type(item.get("id")) is not int or not isinstance(item.get("content"), str):
             raise BadCheckpoint(f"tokenizer: an added token needs an integer id and a text, got {str(item)[:80]!r}")
         text = item["content"]
@@ -51,9 +51,9 @@ class AddedToken:
 def check_places(
     added: Sequence[AddedToken], entry: Callable[[int], str | None], place: Callable[[str], int | None]
 ) -> None:
-    """Every added token has an id of its own, and one only. Raises BadCheckpoint.
+    """Check that each added token has one id and shares it with no other token. Raises BadCheckpoint.
 
-    `entry`: what the vocabulary has at an id; `place`: where it has a text.
+    `entry` gives the vocabulary's token of an id; `place` the vocabulary's id of a token.
     """
     by_id: dict[int, str] = {}
     for token in added:
