@@ -13,7 +13,7 @@ from fractions import Fraction
 from math import gcd, lcm
 from typing import Any
 
-from phi4mini.chat.tools import to_json
+from phi4mini.chat.verbatim_json import to_json
 from phi4mini.errors import BadInput
 from phi4mini.grammar import schema_ends
 from phi4mini.grammar.schema_keywords import Walk

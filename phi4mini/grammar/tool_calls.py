@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from phi4mini.chat.templates import ChatFormat, format_named
-from phi4mini.chat.tools import functions_of, to_json
+from phi4mini.chat.tools import functions_of
+from phi4mini.chat.verbatim_json import to_json
 from phi4mini.errors import BadInput
 from phi4mini.grammar import schema, schema_mending
 from phi4mini.grammar.schema_mending import Compiles, Unfollowed

@@ -1,8 +1,7 @@
-"""A reply's ids, or its text, to text pieces and tool calls: the only reader of control tokens.
+"""Reads a reply, as ids or as text, into text and tool calls: the only reader of control tokens.
 
-Promises that control tokens never come out as text, that text is never cut inside a character, that calls in any of the
-known forms are found (`calls.py` lists them) and that nothing else of the reply is lost, whatever the ids.
-Knows no engine and no server.
+Promises, for any ids: control tokens never come out as text, text is never cut inside a character, calls in the forms
+listed in `call_parser.py` are found, and nothing else of the reply is lost. Knows no engine and no server.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from phi4mini.chat.call_parser import CallArguments, CallBroken, CallEnd, CallParser, CallStart, Event, TextDelta
-from phi4mini.chat.messages import Reply, ToolCall
+from phi4mini.chat.messages import ParsedReply, ToolCall
 from phi4mini.chat.templates import ChatFormat, format_named, format_of_tokenizer
 from phi4mini.chat.tools import functions_of
 from phi4mini.tokenizer import Tokenizer
@@ -36,7 +35,7 @@ def _parser(chat_format: ChatFormat, tools: Tools | None, new_id: Callable[[], s
 
 
 class ReplyReader:
-    """Push the ids the model makes, one by one; get the events that are now certain."""
+    """Push the generated ids one by one; each `push` returns the events that are now certain."""
 
     def __init__(
         self,
@@ -45,11 +44,11 @@ class ReplyReader:
         tools: Tools | None = None,
         new_id: Callable[[], str] = _random_id,
     ) -> None:
-        """`format` defaults to the one whose tokens the tokenizer has; `new_id` makes the calls' ids."""
+        """`format` defaults to the one that the tokenizer's control tokens make certain; `new_id` makes call ids."""
         self._format = _resolved(format, tokenizer)
         self._stream = tokenizer.stream()
         self._parser = _parser(self._format, tools, new_id)
-        # tokens that users added, and did not mark special, are content
+        # tokens that a user added without marking them special are content, not marks
         self._marks = {
             token.id: token.content
             for token in tokenizer.added_tokens
@@ -57,7 +56,7 @@ class ReplyReader:
         }
 
     def push(self, id: int) -> list[Event]:
-        """Events that became certain with this id."""
+        """The events that this id made certain."""
         mark = self._marks.get(id)
         if mark is None:
             return self._parser.text(self._stream.push(id))
@@ -65,7 +64,7 @@ class ReplyReader:
         return before + (self._parser.open_mark() if mark == self._format.call_open else self._parser.close_mark())
 
     def finish(self) -> list[Event]:
-        """The reply is over: what was held back."""
+        """End the reply; returns the events that were held back."""
         return self._parser.text(self._stream.flush()) + self._parser.end()
 
 
@@ -75,8 +74,8 @@ def _resolved(format: str | ChatFormat | None, tokenizer: Tokenizer) -> ChatForm
     return format_named(format) if isinstance(format, str) else format
 
 
-def reply_of(events: Iterable[Event]) -> Reply:
-    """All events of a reply as one `Reply`; white space alone before, between or after calls is no content."""
+def reply_of(events: Iterable[Event]) -> ParsedReply:
+    """All events of a reply as one `ParsedReply`; whitespace alone before, between or after calls is dropped."""
     calls: list[ToolCall] = []
     texts = [""]  # before the first call, and after each
     for event in events:
@@ -85,13 +84,13 @@ def reply_of(events: Iterable[Event]) -> Reply:
             texts.append("")
         elif isinstance(event, TextDelta):
             texts[-1] += event.text
-    return Reply("".join(text for text in texts if not (calls and text.isspace())), calls)
+    return ParsedReply("".join(text for text in texts if not (calls and text.isspace())), calls)
 
 
-def parse_reply(text: str, tools: Tools | None = None, format: str | ChatFormat = "phi") -> Reply:
-    """Read a whole reply given as text with its control tokens spelled out, as HF's decode gives it.
+def parse_reply(text: str, tools: Tools | None = None, format: str | ChatFormat = "phi") -> ParsedReply:
+    """Read a whole reply given as text with its control tokens spelled out, as HF's `decode` returns it.
 
-    A token spelled inside a call's JSON is data. Raises BadInput for tools that are none.
+    A token spelled inside a call's JSON is data. Raises BadInput for an invalid `tools` list.
     """
     chat_format = format_named(format) if isinstance(format, str) else format
     parser = _parser(chat_format, tools, _random_id)

@@ -1,10 +1,10 @@
-"""What a chat template would write, found by reading it: Jinja never runs it.
+"""What a chat template would write, found by reading the template: Jinja never runs it.
 
-`TemplateText` follows the few things that a plain template is made of: texts and fields of messages joined together,
-loops over the messages, conditions on roles and on what is there. Promises that anything else (a filter, a call, a
-slice, a macro, arithmetic) makes the answer None, never a guess; that `generation` markers and comments change nothing;
-that template and time are bounded. White space around tags goes as HF transformers sets Jinja up.
-Knows no formats (`formats.py`).
+`TemplateText` follows what plain templates consist of: texts and message fields joined together, loops over the
+messages, conditions on roles and on the presence of fields. Promises that anything else (a filter, a call, a slice, a
+macro, arithmetic) gives None, never a guess; that `generation` markers and comments change nothing; that template size
+and time are bounded. Whitespace around tags follows HF transformers' Jinja settings (trim_blocks, lstrip_blocks).
+Knows no formats (`recognise.py` compares).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _SILENT = ("generation", "endgeneration")
 _PROMPT = "add_generation_prompt"
 _THERE = (" is not none", " is defined")
-_TAKEN = ("messages", "loop", "tools", _PROMPT)  # names that stand for something already
-_NO_PROMPT = (f"not{_PROMPT}isdefined", f"{_PROMPT}isnotdefined")  # conditions under which it gets a default
+_TAKEN = ("messages", "loop", "tools", _PROMPT)  # names that a template must not assign
+_NO_PROMPT = (f"not{_PROMPT}isdefined", f"{_PROMPT}isnotdefined")  # conditions that guard its usual default
 
 _Words = list[tuple[str, str]]  # (kind, text) of each word inside a tag
 Turn = tuple[str, str]  # role and content
@@ -48,14 +48,14 @@ class _Loop:
 
 @dataclass
 class _Choice:
-    """An if with its elifs and else (whose condition is empty)."""
+    """An if with its elifs and else; the condition of an else is empty."""
 
     branches: list[tuple[_Words, list[_Node]]]
 
 
 @dataclass(frozen=True)
 class _Put:
-    """Text, or the words of an expression; with a `name` the expression is what that variable stands for."""
+    """A text or an expression to write; if `name` is set, the expression is assigned to that variable instead."""
 
     value: str | _Words
     name: str = ""
@@ -66,18 +66,18 @@ _Node = _Loop | _Choice | _Put
 
 @dataclass(frozen=True)
 class _State:
-    """Where in a conversation the reading is."""
+    """The conversation, the variables, and the message that a loop has reached."""
 
     turns: Sequence[Turn]
     prompt: bool
     variables: Mapping[str, str]
-    message: str = ""  # the loop's variable
+    message: str = ""  # name of the loop's variable
     turn: Turn | None = None
     first: bool = False
 
 
 class TemplateText:
-    """A template that has been read; `of` says what it writes."""
+    """A parsed template; `of` returns what it writes for a conversation."""
 
     def __init__(self, template: str) -> None:
         self._tree: list[_Node] | None = None
@@ -86,9 +86,9 @@ class TemplateText:
                 self._tree = _tree(template.replace("\r\n", "\n").replace("\r", "\n"))
 
     def of(self, turns: Sequence[Turn], add_generation_prompt: bool, **variables: str) -> str | None:
-        """What it writes for a conversation (role and content of each turn, no tools); None where that is not clear.
+        """The text for a conversation (role and content of each turn, no tools); None if the template is not followed.
 
-        `variables`: such as eos_token; one that is used and not given makes the answer None.
+        `variables`: such as eos_token. A template that uses a variable which is not given yields None.
         """
         with suppress(_Unclear, RecursionError):
             return None if self._tree is None else _write(self._tree, _State(turns, add_generation_prompt, variables))
@@ -121,7 +121,7 @@ def _write(nodes: Sequence[_Node], state: _State) -> str:
 
 
 def _expression(words: _Words, state: _State) -> str:
-    """Texts and fields joined by + or ~. `raise_exception(...)` is for conversations that are not asked about."""
+    """Texts and fields joined by + or ~. A template that raises for this conversation is not followed."""
     if words and words[0][1] == "raise_exception":
         raise _Unclear
     return "".join(_operand(operand, state) for operand in _split(words, "+", "~"))
@@ -148,7 +148,7 @@ def _operand(words: _Words, state: _State) -> str:
 
 
 def _holds(words: _Words, state: _State) -> bool:
-    """Whether a condition holds; an empty one is an else."""
+    """True if a condition holds; an empty condition is an else."""
     if not words:
         return True
     if len(alternatives := list(_split(words, "or"))) > 1:
@@ -166,7 +166,7 @@ def _holds(words: _Words, state: _State) -> bool:
 
 
 def _is_there(words: _Words, state: _State) -> bool:
-    """Conditions without a comparison: no message has tools, every one has text."""
+    """Conditions without a comparison, for conversations in which no message has tools and every message has text."""
     said, message = _said(words), state.message
     if said == _PROMPT:
         return state.prompt
@@ -182,7 +182,7 @@ def _is_there(words: _Words, state: _State) -> bool:
 
 
 def _said(words: _Words) -> str:
-    """Words in one spelling: `m['a']` is `m.a`."""
+    """The words as text in one spelling: `m['a']` becomes `m.a`."""
     text = " ".join(repr(value) if kind == "TEXT" else value for kind, value in words)
     return re.sub(r" \[ '(\w+)' \]| \. (\w+)", lambda found: f".{found[1] or found[2]}", text)
 
@@ -195,7 +195,7 @@ def _unclear() -> str:
 
 
 def _words(body: str) -> _Words:
-    """(kind, text) of every word: TEXT with its escapes resolved, NAME, NUMBER, or a sign as its own kind."""
+    """(kind, text) of every word. Kinds: TEXT (escapes resolved), NAME, NUMBER; a sign is its own kind."""
     words = []
     for found in _WORD.finditer(body.strip()):
         kind = found.lastgroup or ""
@@ -212,7 +212,7 @@ def _unescaped(quoted: str) -> str:
 
 
 def _split(words: _Words, *at: str) -> Iterator[_Words]:
-    """The parts between these signs or names, outside brackets."""
+    """The parts between the signs or names `at`, which count only outside brackets."""
     depth = 0
     part: _Words = []
     for kind, value in words:
@@ -226,7 +226,7 @@ def _split(words: _Words, *at: str) -> Iterator[_Words]:
 
 
 def _within_brackets(words: _Words) -> _Words:
-    """What one pair of brackets around everything encloses; else nothing."""
+    """The words inside one pair of brackets around all words; [] if there is no such pair."""
     if len(words) < 3 or words[0][0] != "(" or words[-1][0] != ")":
         return []
     depth = 0
@@ -241,7 +241,7 @@ def _within_brackets(words: _Words) -> _Words:
 
 
 def _tree(template: str) -> list[_Node]:
-    """The nodes of a template. Raises `_Unclear` for a tag that is not followed here."""
+    """The nodes of a template. Raises `_Unclear` for a tag that is not followed."""
     root: list[_Node] = []
     open_nodes: list[tuple[_Node | None, list[_Node]]] = [(None, root)]
     for kind, body in _parts(template):
@@ -259,7 +259,7 @@ def _tree(template: str) -> list[_Node]:
 
 
 def _take(words: _Words, open_nodes: list[tuple[_Node | None, list[_Node]]]) -> None:
-    """One `{% ... %}`: it opens a node, goes on in one, or closes it."""
+    """One `{% ... %}` tag: it opens a node, starts the node's next branch, or closes the node."""
     tag, node = (words[0][1] if words else ""), open_nodes[-1][0]
     if tag in ("elif", "else", "endif") and isinstance(node, _Choice):
         open_nodes.pop()
@@ -283,7 +283,9 @@ def _take(words: _Words, open_nodes: list[tuple[_Node | None, list[_Node]]]) -> 
 
 
 def _set(name: str, value: _Words, node: _Node | None, body: list[_Node]) -> None:
-    """A variable. One that is set in a branch would outlive it, which is not followed, but for the usual default."""
+    """An assignment. Inside a branch only the usual default of add_generation_prompt is followed, because a variable
+    that a branch sets keeps its value after the branch.
+    """
     if isinstance(node, _Choice):
         if "".join(word for _, word in node.branches[-1][0]).strip("()") not in _NO_PROMPT or name != _PROMPT:
             raise _Unclear
@@ -297,9 +299,9 @@ def _set(name: str, value: _Words, node: _Node | None, body: list[_Node]) -> Non
 
 
 def _parts(template: str) -> Iterator[tuple[str, str]]:
-    """("text" | "{{" | "{%" | "{#" | "?", body) one after the other, white space around tags gone as Jinja takes it."""
+    """Pairs (kind, body) in order, whitespace around tags removed as Jinja does; kinds: text, {{, {%, {# and ?."""
     template = template.removesuffix("\n")
-    at, strip, fresh = 0, False, True  # strip: the tag before takes white space; fresh: the text begins a line
+    at, strip, fresh = 0, False, True  # strip: the previous tag ends with -; fresh: the text begins a line
     while True:
         found = _OPENING.search(template, at)
         text = template[at : found.start()] if found else template[at:]
@@ -321,7 +323,7 @@ def _parts(template: str) -> Iterator[tuple[str, str]]:
 
 
 def _before(text: str, kind: str, sign: str, fresh: bool) -> str:
-    """The text before a tag: `-` takes all white space, and a tag alone on its line the blanks before it."""
+    """The text before a tag: `-` removes all whitespace; a tag alone on its line removes the blanks before it."""
     if sign == "-":
         return text.rstrip()
     if kind == "{{" or sign == "+":
@@ -332,7 +334,7 @@ def _before(text: str, kind: str, sign: str, fresh: bool) -> str:
 
 
 def _end_of(template: str, opening: re.Match[str]) -> int | None:
-    """Where the tag that begins there ends; a closing mark inside a string does not end it. None: nowhere."""
+    """The index after the tag that `opening` begins, ignoring closing marks inside strings; None if it never ends."""
     if opening[0] == "{#":
         end = template.find("#}", opening.end())
         return None if end < 0 else end + 2

@@ -1,7 +1,7 @@
-"""JSON as it was written: a number keeps its text, a value is found as text, nothing is computed and written anew.
+"""JSON that keeps its spelling: a number remembers its text, and the value of a key is cut out as text.
 
-What a model wrote is sent back by its clients, and must become the same tokens again: `1.50` is not `1.5` then, and
-`1e400`, which no float holds, is not `Infinity`. Knows nothing of calls.
+Clients send back the arguments that a model wrote, and these must become the same tokens again for the prefix cache to
+hit: `1.50` must not turn into `1.5`, nor `1e400`, which no float holds, into `Infinity`. Knows nothing of calls.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _decoder = json.JSONDecoder()
 
 
 class Number(float):
-    """A number whose `text` says more than its value."""
+    """A float that remembers how it was written (`text`)."""
 
     text: str
 
 
 def number(text: str) -> float:
-    """The value of a JSON number with a point or an exponent; a `Number` where Python would write it in another way."""
+    """The value of a JSON number with a point or an exponent; a `Number` if Python would spell it differently."""
     value = float(text)
     if repr(value) == text:
         return value
@@ -34,7 +34,7 @@ def number(text: str) -> float:
 
 
 def plain(value: Any) -> Any:
-    """The same value with ordinary floats."""
+    """`value` with each `Number` replaced by an ordinary float."""
     match value:
         case Number():
             return float(value)
@@ -46,9 +46,9 @@ def plain(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """JSON as the model card writes it: ", " and ": " between parts, characters as they are, each `Number` its text.
+    """JSON as the model card writes it: ", " and ": " as separators, non-ASCII unescaped, each `Number` by its text.
 
-    Raises BadInput for what is not JSON.
+    Raises BadInput for a value that is not JSON.
     """
     try:
         text = _spelled(value) if _keeps_text(value) else json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -59,7 +59,7 @@ def to_json(value: Any) -> str:
 
 
 def member(text: str, name: str) -> str | None:
-    """The value of that name in the JSON object `text`, as it is written there; None where there is none."""
+    """The spelling of the value of key `name` in the JSON object `text`; None if the key is missing."""
     found, at = None, text.index("{") + 1
     while text[at := _skip(text, at)] == '"':
         key, at = _decoder.raw_decode(text, at)

@@ -1,7 +1,7 @@
-"""What an assistant's turn consists of, as a format writes it: texts and groups of calls, in the order they were said.
+"""The parts of an assistant's turn in the order they were said: texts, and groups of neighbouring tool calls.
 
-Promises that the text of a call that broke off is written once: whoever puts a stream together has it twice, as the
-call's arguments and as content. Knows no tokens.
+Promises that the text of a broken call is written once. A client that collects a stream has this text twice: as the
+call's arguments and as content, because `CallBroken` hands it out again as text. Knows no tokens.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from phi4mini.chat.tools import calls_to_json
 Part = str | list[ToolCall]
 
 
-def said_in(message: Message, opening: str = "") -> list[Part]:
-    """Texts and groups of neighbouring calls; a turn without calls is one text. `opening`: the tag before a call."""
+def texts_and_calls(message: Message, opening: str = "") -> list[Part]:
+    """The parts of the turn; a turn without calls is one text. `opening`: the format's tag before a call."""
     if not message.tool_calls:
         return [message.content]
     parts: list[Part] = []
@@ -30,7 +30,7 @@ def said_in(message: Message, opening: str = "") -> list[Part]:
 
 
 def _once(parts: Sequence[Part], opening: str) -> list[Part]:
-    """Without the text of a broken call, which ends the text before it or after it."""
+    """`parts` with the text of a broken call removed from the end of the text before or after the call."""
     kept = list(parts)
     for at, calls in enumerate(parts):
         if isinstance(calls, list) and calls[-1].broken:
@@ -43,7 +43,7 @@ def _once(parts: Sequence[Part], opening: str) -> list[Part]:
 
 
 def _without_opening(text: str, opening: str) -> str:
-    """Less what stood between it and the call: the bracket of a list, the comma after another call, a tag."""
+    """`text` without what opened the call at its end: the bracket of a list, the comma after another call, a tag."""
     bare = text.rstrip()
     for mark in ("functools[", "[", ",", opening):
         bare = bare.removesuffix(mark).rstrip()

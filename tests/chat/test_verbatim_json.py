@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phi4mini.chat.json_text import Number, member, number, plain, to_json
+from phi4mini.chat.verbatim_json import Number, member, number, plain, to_json
 from phi4mini.errors import BadInput
 
 VALUES = st.recursive(
@@ -49,3 +49,10 @@ def test_of_two_equal_names_the_last_one_counts_and_what_is_no_json_is_refused()
         to_json({"a": float("inf")})
     with pytest.raises(BadInput, match="cannot be written as JSON"):
         to_json("\ud800")
+
+
+def test_json_is_the_model_cards():
+    assert to_json({"a": "é", "b": [1, None]}) == '{"a": "é", "b": [1, null]}'
+    for bad in (float("nan"), {1, 2}, "\ud800"):
+        with pytest.raises(BadInput, match="cannot be written as JSON"):
+            to_json(bad)

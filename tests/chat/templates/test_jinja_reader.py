@@ -15,8 +15,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from phi4mini.chat.messages import Message
-from phi4mini.chat.template_reader import TemplateText
 from phi4mini.chat.templates import format_named, format_names, format_read_from
+from phi4mini.chat.templates.jinja_reader import TemplateText
 
 
 class Generation(Extension):

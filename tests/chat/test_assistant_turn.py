@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from phi4mini.chat import Message, ToolCall
+from phi4mini.chat.assistant_turn import texts_and_calls
 from phi4mini.chat.messages import call_of
-from phi4mini.chat.turn_parts import said_in
 
 A, B = ToolCall("1", "f", {}), ToolCall("2", "f", {})
 CUT = call_of("3", "f", '{"a": "cu', "here")
@@ -14,9 +14,9 @@ HEAD = '{"name": "f", "arguments": {"a": "cu'
 
 
 def test_content_comes_before_calls_unless_an_order_is_known():
-    assert said_in(Message("assistant", "x", tool_calls=(A, B))) == ["x", [A, B]]
-    assert said_in(Message.of_parts([A, "x", B, A, "y"])) == [[A], "x", [B, A], "y"]
-    assert said_in(Message("assistant", "")) == [""]
+    assert texts_and_calls(Message("assistant", "x", tool_calls=(A, B))) == ["x", [A, B]]
+    assert texts_and_calls(Message.of_parts([A, "x", B, A, "y"])) == [[A], "x", [B, A], "y"]
+    assert texts_and_calls(Message("assistant", "")) == [""]
     turn = Message.of_parts(["x", A, "y"])
     assert (turn.content, turn.tool_calls) == ("xy", (A,))
 
@@ -39,4 +39,4 @@ def test_content_comes_before_calls_unless_an_order_is_known():
     ],
 )
 def test_a_broken_call_that_is_also_text_is_said_once(said, expected):
-    assert said_in(Message.of_parts(said), "<call>") == expected
+    assert texts_and_calls(Message.of_parts(said), "<call>") == expected
