@@ -1,6 +1,6 @@
-"""A compiled grammar at work: llguidance's matcher behind our `Constraint`, with bounds on what one step may cost.
+"""A compiled grammar for one answer: llguidance's matcher as the engine's `Constraint`, with bounds on each step.
 
-Promises that the state is a function of the accepted ids alone, whether or not masks and forced ids were asked for in
+Promises that the state is a function of the accepted ids alone, however often masks and forced ids were asked for in
 between, and that every failure is a `BadInput` of one line. Knows no schemas (`schema.py`).
 """
 
@@ -30,7 +30,10 @@ _IN_OUR_WORDS = (
 
 @cache
 def _limits() -> LLParserLimits:
-    """A step takes some milliseconds at most, a request's tables some tens of MB; real schemas need a tenth of it."""
+    """Limits that keep a step under some milliseconds and a request's tables under some tens of MB.
+
+    Real schemas need a tenth of them.
+    """
     return LLParserLimits(
         initial_lexer_fuel=400_000,
         step_lexer_fuel=200_000,
@@ -42,19 +45,19 @@ def _limits() -> LLParserLimits:
     )
 
 
-def compiled(trie: LLTokenizer, source: str, what: str, end_ids: Sequence[int]) -> MatcherConstraint:
-    """A constraint at its start, its first mask computed. Raises BadInput that begins with `what`."""
+def compiled(trie: LLTokenizer, source: str, what: str, end_ids: Sequence[int]) -> GrammarConstraint:
+    """A new constraint with its first mask computed. Raises BadInput that begins with `what`."""
     matcher = LLMatcher(trie, source, log_level=0, limits=_limits())
     if matcher.is_error():
         raise BadInput(f"{what} cannot be used: {one_line(matcher.get_error())}")
-    constraint = MatcherConstraint(matcher, trie.vocab_size, end_ids, what)
+    constraint = GrammarConstraint(matcher, trie.vocab_size, end_ids, what)
     if constraint.only_end():
         raise BadInput(f"{what} cannot be used: it allows nothing but the empty text")
     return constraint
 
 
 def one_line(message: str) -> str:
-    """What llguidance says, without the picture of the place, the grammar, and options that are not ours to set."""
+    """llguidance's error message in one line, without its drawing of the place, the grammar and its options."""
     for pattern, ours in _IN_OUR_WORDS:
         if found := re.search(pattern, message, re.DOTALL | re.MULTILINE):
             return found.expand(ours).strip()
@@ -62,8 +65,11 @@ def one_line(message: str) -> str:
     return first if len(first) <= _LONGEST_MESSAGE else f"{first[:_LONGEST_MESSAGE]}..."
 
 
-class MatcherConstraint:
-    """See `Constraint`. For one thread at a time."""
+class GrammarConstraint:
+    """Which ids may come next in one answer. For one thread at a time.
+
+    `forced`, `mask` and `accept` raise BadInput when a step exceeds the limits, and from then on.
+    """
 
     def __init__(self, matcher: Any, vocab_size: int, end_ids: Sequence[int], what: str) -> None:
         self._matcher = matcher
@@ -71,7 +77,7 @@ class MatcherConstraint:
         self._end_ids = end_ids
         self._what = what
         self._count = 0  # ids accepted
-        self._forced: list[int] | None = None  # None: not computed in this state
+        self._forced: list[int] | None = None  # None: not computed for this state
         self._mask: np.ndarray | None = None
         self._done = bool(matcher.is_stopped())
 
@@ -81,33 +87,36 @@ class MatcherConstraint:
         return self._done
 
     def forced(self) -> list[int]:
-        """Ids that must follow now; empty when there is a choice."""
+        """Ids that must follow now, in order; empty if there is a choice. Changes nothing."""
         if self._forced is None:
             self._forced = [] if self._done else list(self._matcher.compute_ff_tokens())
             self._check()
         return list(self._forced)
 
     def mask(self) -> np.ndarray:
-        """uint32 of ceil(vocabulary / 32) words, a new array for every state. Only the end ids once done."""
+        """uint32 (ceil(vocabulary / 32),): bit i % 32 of word i // 32 is set if id i may come next.
+
+        A new array for every state; once done, only the end ids are set.
+        """
         if self._mask is None:
             only = self._end_ids if self._done else self.forced()[:1]
             self._mask = self._bits(only) if only else self._computed()
         return self._mask
 
     def only_end(self) -> bool:
-        """Whether no id but those that end the answer may come next."""
+        """True if only ids that end the answer may come next."""
         return not np.any(self.mask() & ~self._bits(self._end_ids))
 
     def accept(self, id: int) -> None:
-        """Id was chosen. Raises BadInput when it may not come next, and when the step exceeds the bounds."""
+        """Advance by the chosen id. Raises BadInput if it may not come next, or if the step exceeds the limits."""
         forced = self.forced()
         if (self._done and id not in self._end_ids) or (forced and id != forced[0]):
             raise BadInput(f"{self._what}: id {id} may not come next after {self._count} tokens")
-        # what was forced stays so: computed anew from here, the rest might be cut into other tokens
+        # keep the rest of the forced ids: computed again from here, the rest could be cut into other tokens
         self._forced = forced[1:] or None
         self._mask = None
         if not self._done and not self._matcher.consume_token(id):
-            self._forced = None  # a constraint that failed fails for ever, whatever it is asked
+            self._forced = None  # so that every later call fails too
             raise BadInput(f"{self._what} failed after {self._count} tokens: {one_line(self._matcher.get_error())}")
         self._count += 1
         self._done = self._done or bool(self._matcher.is_stopped())

@@ -1,8 +1,9 @@
-"""oneOf: options written so that llguidance sees that no value fits two of them.
+"""oneOf: rewrite the options so that llguidance can see that no value fits two of them.
 
-It compares what stands in the options themselves, so what a reference hides is said beside it; the tag of a
-discriminated union (a `const` or `enum` of its own in every option) becomes required, as whoever writes `default`
-beside it means it. Both leave out documents that the schema admits (without the tag) and add none.
+llguidance compares the options themselves and does not look behind a `$ref`, so the type of the referenced schema is
+written beside the reference. The tag of a discriminated union (a property whose `const` or `enum` differs in every
+option) becomes required; schemas made from classes give it a `default` instead. Requiring the tag excludes documents
+without the tag that the schema admits; nothing else is excluded, and no document is added.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-_MOST_HOPS = 16  # references to references
+_MOST_HOPS = 16  # references that point to references
 
 
-def target(root: Mapping[str, Any], reference: str) -> Any:
-    """What a JSON pointer into the root points to; None for anything else."""
+def resolve_pointer(root: Mapping[str, Any], reference: str) -> Any:
+    """The node that a `#/...` reference points to in `root`; None if there is none or it is of another kind."""
     if reference not in ("#", "") and not reference.startswith("#/"):
         return None
     node: Any = root
@@ -30,8 +31,8 @@ def target(root: Mapping[str, Any], reference: str) -> Any:
     return node
 
 
-def apart(root: Mapping[str, Any], options: Sequence[Any]) -> list[Any]:
-    """The options with what tells them apart; unchanged where nothing does."""
+def exclusive_options(root: Mapping[str, Any], options: Sequence[Any]) -> list[Any]:
+    """The options with types and a required tag that make them exclusive; unchanged if nothing distinguishes them."""
     shown = [_resolved(root, option) for option in options]
     if not all(isinstance(one, Mapping) for one in shown):
         return list(options)
@@ -48,18 +49,18 @@ def _resolved(root: Mapping[str, Any], node: Any) -> Any:
     for _ in range(_MOST_HOPS):
         if not isinstance(node, Mapping) or not isinstance(node.get("$ref"), str):
             break
-        node = target(root, node["$ref"])
+        node = resolve_pointer(root, node["$ref"])
     return node
 
 
 def _typed(option: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
-    """A reference with the type of what it points to."""
+    """The option; a reference gets the type of the schema it points to."""
     known = {"type": shown["type"]} if "$ref" in option and "type" not in option and "type" in shown else {}
     return {**option, **known}
 
 
 def _tag(root: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> str | None:
-    """A property whose texts differ from option to option."""
+    """The first property whose possible texts differ in every option; None if there is none."""
     for name in objects[0]["properties"]:
         texts = [_texts(_resolved(root, one["properties"].get(name))) for one in objects]
         every = [text for found in texts for text in found]
@@ -69,7 +70,7 @@ def _tag(root: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> str |
 
 
 def _texts(node: Any) -> list[str]:
-    """The values of a property that can only be one of some texts."""
+    """The texts of a `const` or `enum` property; [] for any other property."""
     if not isinstance(node, Mapping):
         return []
     values = [node["const"]] if "const" in node else node.get("enum")

@@ -1,8 +1,8 @@
-"""Whether every part of a schema has a value that ends: a reference to itself must leave a way out.
+"""Recursive schemas: refuse those whose values could never end.
 
-`{"$ref": "#"}` has no value at all; an object whose required property is such an object again has only endless ones.
-Promises to refuse those, naming the place, and to let a tree pass, whose children are optional or may be an empty
-list. Where it cannot tell (anchors, documents with an `$id`), it says yes and llguidance decides.
+`{"$ref": "#"}` has no value; an object that requires a property of its own kind has only infinite values. Promises to
+refuse these with the place, and to accept a tree, whose children are optional or an array that may be empty. A schema
+that it cannot resolve (anchors, documents with an `$id`) is accepted, and llguidance decides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from phi4mini.errors import BadInput
-from phi4mini.grammar.schema_unions import target
+from phi4mini.grammar.schema_oneof import resolve_pointer
 
 Schema = Mapping[str, Any]
 
@@ -21,11 +21,11 @@ _IN_NAMES = ("properties", "patternProperties")
 
 
 def check(schema: Schema) -> None:
-    """Raises BadInput naming the first place, in order of appearance, whose values cannot end."""
+    """Raises BadInput that names the first place, in order of appearance, whose values cannot end."""
     places, users = _reachable(schema)
     finite: set[int] = set()
     failed: set[int] = set()
-    for node, _ in reversed(places.values()):  # parts come before what they are parts of, but for references back
+    for node, _ in reversed(places.values()):  # parts before the schemas that contain them, except for references back
         todo = [node]
         while todo:
             one = todo.pop()
@@ -40,7 +40,7 @@ def check(schema: Schema) -> None:
 
 
 def _reachable(root: Schema) -> tuple[dict[int, tuple[Schema, str]], dict[int, list[Schema]]]:
-    """Every schema that can be met from the root, with its place, and which schemas use it; both by identity."""
+    """Every schema reachable from the root with its place, and the schemas that use it; both keyed by `id(schema)`."""
     places: dict[int, tuple[Schema, str]] = {}
     users: dict[int, list[Schema]] = {}
     todo: list[tuple[Any, str]] = [(root, "#")]
@@ -50,7 +50,7 @@ def _reachable(root: Schema) -> tuple[dict[int, tuple[Schema, str]], dict[int, l
             places[id(node)] = (node, place)
             parts = _parts(node, place)
             if isinstance(node.get("$ref"), str):
-                parts.insert(0, (target(root, node["$ref"]), node["$ref"]))
+                parts.insert(0, (resolve_pointer(root, node["$ref"]), node["$ref"]))
             for part, _ in parts:
                 users.setdefault(id(part), []).append(node)
             todo += reversed(parts)
@@ -69,12 +69,12 @@ def _parts(node: Schema, place: str) -> list[tuple[Any, str]]:
 
 
 def _ends(node: Schema, root: Schema, finite: set[int]) -> bool:
-    """Whether a value that ends is known, given the schemas already known to have one."""
+    """True if the schema has a finite value, given the schemas (`finite`, by id) already known to have one."""
 
     def known(part: Any) -> bool:
         return not isinstance(part, Mapping) or id(part) in finite
 
-    if isinstance(node.get("$ref"), str) and not known(target(root, node["$ref"])):
+    if isinstance(node.get("$ref"), str) and not known(resolve_pointer(root, node["$ref"])):
         return False
     if isinstance(node.get("allOf"), list) and not all(map(known, node["allOf"])):
         return False

@@ -1,8 +1,8 @@
-"""A schema that is not meant strictly: what cannot be followed is left out, as little of it as possible, and named.
+"""A schema that is not strict: parts that cannot be enforced are left out, as few as possible, and reported.
 
-First single keywords, then that the options of a oneOf exclude each other, then whole properties, at last all of it.
-Promises that what is no JSON schema, and what nothing can satisfy, is still refused, and that nothing is left out in
-silence. A schema that can be followed comes out as if it were meant strictly.
+First single keywords are left out, then the exclusiveness of oneOf, then whole properties, at last the whole schema.
+Promises that an invalid JSON schema, and one that nothing satisfies, is still refused, and that every place left out is
+reported. A schema that can be enforced comes out the same as in strict mode.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 from phi4mini.errors import BadInput
 from phi4mini.grammar import schema
 
-Compiles = Callable[[Mapping[str, Any]], object]  # raises Unfollowed for a prepared schema
+CheckCompiles = Callable[[Mapping[str, Any]], object]  # raises UnsupportedSchema if llguidance refuses the schema
 
 
-class Unfollowed(BadInput):
-    """A prepared schema that llguidance cannot follow."""
+class UnsupportedSchema(BadInput):
+    """llguidance cannot enforce a prepared schema."""
 
 
-_MOST_TRIALS = 64  # properties that are tried alone, each some milliseconds; a schema with more is left out whole
+_MOST_TRIALS = 64  # properties tried one by one, some milliseconds each; a schema with more is left out whole
 
 
-def mended(given: object, compiles: Compiles, dropped: list[str]) -> dict[str, Any]:
-    """The schema without what cannot be followed, whose places are added to `dropped`.
+def lenient(given: object, compiles: CheckCompiles, dropped: list[str]) -> dict[str, Any]:
+    """The schema without the parts that cannot be enforced; their places are added to `dropped`.
 
-    Raises BadInput for what is no schema, and Unfollowed where nothing of it can be held.
+    Raises BadInput for an invalid schema, and UnsupportedSchema if nothing of it can be enforced.
     """
     for exclusive in (True, False):
         places: list[str] = []
@@ -43,8 +43,8 @@ def mended(given: object, compiles: Compiles, dropped: list[str]) -> dict[str, A
     return made
 
 
-def culprits(made: Mapping[str, Any], compiles: Compiles) -> list[str]:
-    """The properties of a prepared schema that cannot be followed even alone."""
+def culprits(made: Mapping[str, Any], compiles: CheckCompiles) -> list[str]:
+    """The properties of a prepared schema that cannot be enforced even alone."""
     properties = made.get("properties") or {}
     rest = {key: value for key, value in made.items() if key not in ("minProperties", "maxProperties")}
     return [
@@ -54,8 +54,8 @@ def culprits(made: Mapping[str, Any], compiles: Compiles) -> list[str]:
     ]
 
 
-def works(made: Mapping[str, Any], compiles: Compiles) -> bool:
-    """Whether a prepared schema can be followed."""
+def works(made: Mapping[str, Any], compiles: CheckCompiles) -> bool:
+    """True if a prepared schema can be enforced."""
     try:
         compiles(made)
     except BadInput:

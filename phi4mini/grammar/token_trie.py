@@ -1,7 +1,7 @@
-"""A tokenizer as llguidance wants it: the bytes of every id in a trie, control tokens apart.
+"""The vocabulary as llguidance's trie: the bytes of every id, control tokens apart.
 
-Promises that ids without a text of their own (free rows, placeholders that no text encodes to) can never be chosen and
-that forced text is tokenised as the model's tokenizer does it. Knows no grammar.
+Promises that ids to which no text encodes (free rows, placeholders) can never be chosen, and that forced text is
+tokenised as the model's tokenizer does it. Knows no grammar.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from phi4mini.tokenizer.phi4 import PLACEHOLDERS
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-_PROBE = '{"a": [1, "b c"]}' * 200  # long, so that the tokenizer builds its tables now and not in a request
+_PROBE = '{"a": [1, "b c"]}' * 200  # long enough that the tokenizer builds HF's BPE now and not during a request
 
 
 class _Adapter:
-    """What llguidance calls a tokenizer."""
+    """The interface that llguidance's TokenizerWrapper expects of a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_id: int) -> None:
         out_of_reach = set(PLACEHOLDERS.values()) if tokenizer.is_phi4 else set()
@@ -38,7 +38,7 @@ class _Adapter:
 
 
 def build(tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> LLTokenizer:
-    """The trie. Raises BadInput without llguidance, or for tokens that do not spell text exactly."""
+    """Build the trie. Raises BadInput if llguidance is not installed, or if decoding does not give the text back."""
     try:
         from llguidance import LLTokenizer, TokenizerWrapper
     except ModuleNotFoundError:

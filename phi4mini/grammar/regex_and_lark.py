@@ -1,7 +1,7 @@
-"""Regular expressions and Lark grammars, bounded and written for llguidance.
+"""Regular expressions and Lark grammars, checked against bounds and written as llguidance's Lark.
 
-Promises that what is larger than can be compiled in a second is a `BadInput` that names the bound, that schemas inside
-a Lark grammar obey the same rules as schemas alone, and that an option the engine does not follow is refused.
+Promises that a grammar too large to compile in a second is a `BadInput` that names the bound, that schemas inside a
+Lark grammar obey the same rules as schemas alone, and that options which the engine ignores are refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from phi4mini.errors import BadInput
 from phi4mini.grammar import schema
 
 _MOST_GRAMMAR = 16_384  # characters outside %json; 32,768 hostile ones take a second
-_MOST_RULES = 500  # llguidance follows rules recursively; some thousand in a row overflow the stack
+_MOST_RULES = 500  # llguidance resolves rules recursively; some thousand in a row overflow the stack
 _JSON = re.compile(r"%json\s*(?=[{\[tf\"0-9-])")
 _UNFOLLOWED = re.compile(r"^[ \t]*[\w-]+\[[^\]\n]*\b(temperature|max_tokens|stop)\b", re.MULTILINE)
 
@@ -29,7 +29,7 @@ def _text(value: object, what: str, most: int) -> str:
 
 
 def regex(pattern: str) -> str:
-    """The Lark grammar of texts that the whole pattern matches. Raises BadInput for what is empty or too long."""
+    """The Lark grammar of texts that the whole pattern matches. Raises BadInput for an empty or too long pattern."""
     text = _text(pattern, "the pattern", schema.MOST_PATTERN)
     from llguidance import LLMatcher
 
@@ -37,7 +37,7 @@ def regex(pattern: str) -> str:
 
 
 def lark(grammar: str) -> str:
-    """The grammar, each `%json` checked and given our spacing. Raises BadInput."""
+    """The grammar with each `%json` schema checked and given our spacing. Raises BadInput."""
     text = _text(grammar, "the grammar", schema.MOST_BYTES)
     pieces, at = [], 0
     for found in _JSON.finditer(text):
@@ -59,7 +59,7 @@ def _document(text: str, start: int) -> tuple[object, int]:
 
 
 def _check(written: list[str]) -> None:
-    """`written`: the grammar without its schemas."""
+    """Check size, number of rules and options of the grammar; `written` are its pieces without the schemas."""
     size, rules = sum(map(len, written)), sum(piece.count(":") for piece in written)
     if size > _MOST_GRAMMAR:
         raise BadInput(f"the grammar has {size} characters outside %json; at most {_MOST_GRAMMAR} are possible")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from phi4mini.errors import BadInput
-from phi4mini.grammar.schema_unions import apart, target
+from phi4mini.grammar.schema_oneof import exclusive_options, resolve_pointer
 
 
 def option(name, *required, tag="kind", **more):
@@ -48,7 +48,7 @@ def test_SC2_a_union_that_can_be_told_apart_is_held(spelled, name):
 
 def test_options_that_nothing_tells_apart_are_left_as_they_are(spelled):
     same = [option("a"), option("a")]
-    assert apart({}, same) == same
+    assert exclusive_options({}, same) == same
     with pytest.raises(BadInput, match="oneOf with options that may overlap"):
         spelled({"oneOf": same}, "{}")
 
@@ -58,4 +58,4 @@ def test_options_that_nothing_tells_apart_are_left_as_they_are(spelled):
     [("#", DEFS), ("#/a/type", "object"), ("#/a/required/0", "p"), ("#/no", None), ("#a", None), ("x#/a", None)],
 )
 def test_what_a_pointer_points_to(reference, found):
-    assert target(DEFS, reference) == found
+    assert resolve_pointer(DEFS, reference) == found
