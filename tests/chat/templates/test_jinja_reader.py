@@ -15,7 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from phi4mini.chat.messages import Message
-from phi4mini.chat.templates import format_named, format_names, format_read_from
+from phi4mini.chat.templates import format_named, format_names, format_of_template, format_read_from
 from phi4mini.chat.templates.jinja_reader import TemplateText
 
 
@@ -190,7 +190,11 @@ def test_TP1_a_hostile_template_is_read_in_bounded_time(part):
     assert time.perf_counter() - began < 20
 
 
+NOT_FOLLOWED: set[str] = set()  # formats whose official template the reader cannot follow; known by their hash alone
+
+
 def test_every_format_is_read_from_its_own_template(templates):
     assert set(templates) == set(format_names())
     for name, template in templates.items():
-        assert format_read_from(template) == name
+        assert format_read_from(template) == (None if name in NOT_FOLLOWED else name)
+        assert name not in NOT_FOLLOWED or format_of_template(template) == name
