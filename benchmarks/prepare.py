@@ -118,9 +118,9 @@ def hf_config(layers: int) -> dict[str, Any]:
 
 def _tokenizer(folder: Path) -> None:
     """Any tokenizer does for timing with ids; the pipeline asks for one."""
-    from phi4mini.tokenizer import Tokenizer
+    from phi4mini.tokenizer import phi4_mini
 
-    Tokenizer.phi4_mini().save_json(folder / "tokenizer.json")
+    phi4_mini().save_json(folder / "tokenizer.json")
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
 

@@ -1,9 +1,13 @@
-"""Conversations to ids and back: `render` is the only writer of control tokens, `ReplyReader` their only reader."""
+"""Conversations to ids and ids to replies.
+
+`render` is the only writer of control tokens; `ReplyReader` and `parse_reply` are their only readers.
+"""
 
 from __future__ import annotations
 
-from phi4mini.chat.messages import Message, Reply, ToolCall, from_openai, messages_from
-from phi4mini.chat.reading import (
+from phi4mini.chat.messages import Message, ParsedReply, ToolCall, from_openai, messages_from
+from phi4mini.chat.rendering import Rendered, encode_segments, render
+from phi4mini.chat.reply_reader import (
     CallArguments,
     CallBroken,
     CallEnd,
@@ -14,7 +18,6 @@ from phi4mini.chat.reading import (
     parse_reply,
     reply_of,
 )
-from phi4mini.chat.rendering import Rendered, encode_segments, render
 from phi4mini.chat.stops import StopMatcher
 from phi4mini.chat.templates import (
     ChatFormat,
@@ -34,8 +37,8 @@ __all__ = [
     "ChatFormat",
     "Event",
     "Message",
+    "ParsedReply",
     "Rendered",
-    "Reply",
     "ReplyReader",
     "Segment",
     "StopMatcher",

@@ -1,12 +1,14 @@
-"""Text and marks in, text pieces and tool calls out: the state machine behind `ReplyReader` and `parse_reply`.
+"""Finds the tool calls in a reply: the state machine behind `ReplyReader` and `parse_reply`.
 
-Understood as calls: a native call (between marks, the closing one may be missing) holding a list, an object, or several
-in a row, brackets or not, with or without `functools` in front; `functools[...]` at the start of a reply, or later when
-the names are known; a bare list or object at the start whose names are known and which has arguments. Arguments may be
-an object or a JSON string, and are called `parameters` by some models (`scanner.py`).
+The input is text and marks (control tokens that open or close a call); the output is text and call events. Calls are:
+- a native call between marks (the closing mark may be missing): a list, an object, or several in a row, with or without
+  brackets and with or without `functools` in front;
+- `functools[...]` at the start of a reply, and later in it if the function names are known;
+- a bare list or object at the start of a reply, if the function names are known and it has arguments.
+`call_scanner.py` reads the JSON of one call.
 
-Promises that text which only looks like a call, and a call that breaks off or is malformed, comes out as text and is
-never lost. Knows no ids (`reading.py`).
+Promises that nothing is lost: text that only looks like a call, and a call that breaks off or is malformed, comes out
+as text. Knows no ids (`reply_reader.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from phi4mini.chat.call_scanner import CallScanner, NotACall
 from phi4mini.chat.messages import ToolCall
 
 _FUNCTOOLS = "functools["
-_MOST_HELD = 256  # characters held back outside an object; no tag and no gap between calls is longer
+_MOST_HELD = 256  # characters held back outside an object: more than any tag or gap between calls has
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class CallStart:
-    """A call of `name` begins; its name and id are known, its arguments follow."""
+    """A call of the function `name` begins; its arguments follow."""
 
     index: int
     name: str
@@ -39,7 +41,7 @@ class CallStart:
 
 @dataclass(frozen=True)
 class CallArguments:
-    """More of the arguments' JSON; all deltas of a call joined are valid JSON once the call has ended."""
+    """A piece of the arguments' JSON; the deltas of a call that ended, joined, are valid JSON."""
 
     index: int
     delta: str
@@ -55,7 +57,7 @@ class CallEnd:
 
 @dataclass(frozen=True)
 class CallBroken:
-    """A call that began (CallStart) breaks off or is malformed; its whole text follows as TextDelta."""
+    """The call that began (CallStart) broke off or is malformed; its whole text follows as TextDelta."""
 
     index: int
 
@@ -64,21 +66,21 @@ Event = TextDelta | CallStart | CallArguments | CallEnd | CallBroken
 
 
 class CallParser:
-    """`text`, `open_mark`, `close_mark`, `end`; each returns the events that are now certain."""
+    """Feed it with `text`, `open_mark`, `close_mark` and `end`; each returns the events that are now certain."""
 
     def __init__(self, names: Collection[str], tags: tuple[str, str] | None, new_id: Callable[[], str]) -> None:
-        """`names`: known functions; `tags`: opening and closing text of a call for formats without such tokens."""
+        """`names`: known functions; `tags`: text that opens and closes a call in formats without tokens for that."""
         self._names = names
         self._tags = tags
         self._new_id = new_id
         self._events: list[Event] = []
-        self._shown: list[str] = []  # text of the delta in the making
+        self._shown: list[str] = []  # text of the next TextDelta
         self._raw = ""
         self._count = 0
-        self._fresh = True  # nothing but white space so far
+        self._fresh = True  # only whitespace so far
         self._to_plain()
 
-    # ---- what comes in
+    # ---- input
 
     def text(self, text: str) -> list[Event]:
         """More text."""
@@ -99,7 +101,7 @@ class CallParser:
         return self._take()
 
     def close_mark(self) -> list[Event]:
-        """Any token that ends what is being read: the closing one, the end of the turn."""
+        """A token that ends the call or text being read: the closing mark, or the end of the turn."""
         self._close()
         return self._take()
 
@@ -110,10 +112,10 @@ class CallParser:
 
     @property
     def inside_object(self) -> bool:
-        """Reading a call's object: a tag spelled here is data."""
+        """True while a call's object is read; a tag spelled there is data."""
         return self._state == self._object
 
-    # ---- what goes out
+    # ---- output
 
     def _take(self) -> list[Event]:
         self._settle()
@@ -130,13 +132,13 @@ class CallParser:
         self._events.append(event)
 
     def _release(self, size: int | None = None) -> None:
-        """Give back the first `size` held characters (all) as text."""
+        """Hand out the first `size` held characters as text; None: all of them."""
         out, self._raw = (self._raw, "") if size is None else (self._raw[:size], self._raw[size:])
         if out:
             self._shown.append(out)
             self._fresh = self._fresh and out.isspace()
 
-    # ---- outside a call: `_raw` is text that may be the beginning of one
+    # ---- outside a call: `_raw` holds text that may be the beginning of a call
 
     def _to_plain(self) -> None:
         self._state: Callable[[str], None] = self._plain
@@ -166,10 +168,10 @@ class CallParser:
         tag = [self._tags[0]] if self._tags else []
         return [*tag, _FUNCTOOLS] if self._fresh or self._names else tag
 
-    # ---- inside a call: `_raw` is what has not become a call yet and would come out as text
+    # ---- inside a call: `_raw` holds text that has not become a call yet and comes out as text if it never does
 
     def _begin(self, kind: str, raw: str, bracket: bool = False) -> None:
-        """`kind`: "native" and "tag" may hold several lists; "known" and "bare" demand names that are known."""
+        """`kind`: "native" and "tag" may hold several lists; "known" and "bare" must name known functions."""
         self._kind, self._bracket, self._raw = kind, bracket, raw
         self._prefix = len(raw)  # characters of the opening in `_raw`
         self._fresh = False
@@ -203,7 +205,7 @@ class CallParser:
         if self._kind in ("known", "bare") and scanner.name is not None and scanner.name not in self._names:
             return self._fail()
         if self._kind == "bare" and scanner.done and not scanner.given:
-            return self._fail()  # a list of things that have names
+            return self._fail()  # a list of named things, such as the tools themselves, is no call
         if scanner.started and scanner.name is not None:
             if self._call_id is None:
                 self._call_id = self._new_id()
@@ -245,7 +247,7 @@ class CallParser:
             self._fail()
 
     def _closing_tag(self, seen: str) -> bool:
-        """Whether this is, or may become, the closing tag; when it is, the call is over."""
+        """True if `seen` is the closing tag or a beginning of it; the complete tag ends the call."""
         if self._kind != "tag" or self._tags is None or not self._tags[1].startswith(seen):
             return False
         if seen == self._tags[1]:
@@ -261,7 +263,7 @@ class CallParser:
         self._to_plain()
 
     def _close(self) -> None:
-        """What is being read ends here."""
+        """End the call or text that is being read."""
         if self._state == self._plain:
             self._release()
         elif self._unfinished():
@@ -269,7 +271,7 @@ class CallParser:
         self._to_plain()
 
     def _unfinished(self) -> bool:
-        """Held text that is more than the space and comma between calls, or an opening without a call."""
+        """True if more is held than the whitespace and comma between calls, or if a call was opened and never began."""
         if self.inside_object or self._raw[self._prefix :].strip() not in ("", ","):
             return True
         return self._state == self._before and self._kind != "native"

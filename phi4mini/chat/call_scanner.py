@@ -1,10 +1,10 @@
-"""One call as JSON, read character by character: name, arguments as they grow, and whether it is a call at all.
+"""Reads the JSON object of one tool call, character by character: the name, and the arguments as they arrive.
 
-`parameters` stands for `arguments` where the name is one of the known ones, unless its value is a schema: then it is
-the tool's own description. Promises that nesting, strings and escapes are followed exactly (a `]` or `}` inside a
-string ends nothing), that the argument text handed out, joined, is valid JSON once the object is complete, and that
-what is not a call is known as early as its first wrong key. Raw line breaks inside strings, which models do write, are
-passed on escaped. Knows nothing of lists, tags or tools (`calls.py`).
+`parameters` is accepted for `arguments` if the named function is known, unless the value is a schema: then the model
+repeated the tool's description. Promises exact nesting, strings and escapes (a `]` or `}` inside a string closes
+nothing), that the argument pieces joined are valid JSON once the object is complete, and that an object which is no
+call is rejected at its first wrong key. Raw line breaks inside strings, which models do write, are escaped. Knows
+nothing of lists, tags or tools (`call_parser.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from phi4mini.chat.json_text import member
+from phi4mini.chat.verbatim_json import member
 
-_MOST_NESTED = 64  # brackets within brackets; more is no argument list but an attack on the parser
+_MOST_NESTED = 64  # brackets within brackets; deeper input is an attack on the JSON parser
 _KEYS = frozenset({"name", "arguments", "id", "type", "function"})  # any other key before the arguments: not a call
 _CLOSER = {"{": "}", "[": "]"}
 
@@ -43,29 +43,29 @@ class CallScanner:
     def __init__(self, known: Collection[str] = ()) -> None:
         """`known`: names of the functions that can be called."""
         self.name: str | None = None
-        self.given = False  # whether there are arguments, under either name; set when done
+        self.given = False  # True if there are arguments, under either name; set when done
         self._known, self._alias = known, "arguments"
         self.done = False
-        self.arguments: dict[str, Any] | None = None  # set when done, and with it
-        self.text = ""  # the same as it was written
+        self.arguments: dict[str, Any] | None = None  # set when done
+        self.text = ""  # the arguments as they were written; set when done
         self._clean: list[str] = []  # all text so far, control characters in strings escaped
-        self._open: list[str] = []  # closers that are due
+        self._open: list[str] = []  # closing brackets still to come
         self._in_string = False
         self._escaped = False
         self._keys: set[str] = set()
         self._key: str | None = None  # the top-level key whose value is being read; None: reading a key
-        self._from = 0  # where in `_clean` the present key or value begins
-        self._first = ""  # first character of the present value
+        self._from = 0  # index in `_clean` where the current key or value begins
+        self._first = ""  # first character of the current value
         self._live: list[str] = []  # argument text
-        self._taken = 0  # how much of it was handed out
+        self._taken = 0  # number of pieces of `_live` already handed out
 
     @property
     def started(self) -> bool:
-        """It is a call by all signs: name known and arguments begun (or complete)."""
+        """True once the name was read and the arguments began: from then on the object is taken for a call."""
         return self.name is not None and (bool(self._live) or self.done)
 
     def take(self) -> str:
-        """Argument text since the last `take`; only meaningful once `started`."""
+        """Argument text since the last `take`; call only once `started`."""
         text = "".join(self._live[self._taken :])
         self._taken = len(self._live)
         return text
@@ -176,7 +176,7 @@ class CallScanner:
 
 
 def _written(call: str, key: str, arguments: Any) -> str:
-    """The text of arguments that were not handed out as they grew: an object, a JSON string of one, or nothing."""
+    """The text of arguments that were not handed out piece by piece: an object, a JSON string of one, or nothing."""
     if isinstance(arguments, str):
         return arguments.strip() or "{}"
     return "{}" if arguments is None else member(call, key) or "{}"
@@ -187,7 +187,7 @@ def _is_schema(value: Any) -> bool:
 
 
 def _object(arguments: Any) -> dict[str, Any]:
-    """Arguments as an object: given as one, as a JSON string of one, or left out."""
+    """The arguments, given as an object, as a JSON string of one, or left out. Raises NotACall."""
     if isinstance(arguments, str):
         arguments = _loads(arguments) if arguments.strip() else {}
     if arguments is None:

@@ -1,8 +1,8 @@
-"""What a conversation is made of: messages, tool calls, replies; read from OpenAI's JSON.
+"""Messages, tool calls and replies, read from OpenAI's JSON.
 
-Promises that a `Message` made by `from_openai` has text that is Unicode and a role that exists; what does not is a
-`BadInput` naming the place ("messages[2].content ..."). Arguments of a call are the text that was written, whatever it
-is: a model may have broken off. Knows no tokens and no template.
+Promises that a `Message` made by `from_openai` has valid Unicode text and a known role; anything else is a `BadInput`
+that names the place ("messages[2].content ..."). The arguments of a call keep the text that the model wrote, even if
+the call broke off and the text is no JSON. Knows no tokens and no template.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from phi4mini.chat.json_text import to_json
+from phi4mini.chat.verbatim_json import to_json
 from phi4mini.errors import BadInput
 
 ROLES = ("system", "user", "assistant", "tool", "tool_response")
@@ -20,9 +20,9 @@ ROLES = ("system", "user", "assistant", "tool", "tool_response")
 
 @dataclass(frozen=True)
 class ToolCall:
-    """The assistant asks for `name` to be run with `arguments`; `id` is what the result answers to.
+    """The assistant asks to run the function `name` with `arguments`; the result refers to the call by `id`.
 
-    `text`: the arguments as they were written, where that is known. `broken`: it is no JSON object, `arguments` is {}.
+    `text`: the arguments as they were written, if known. `broken`: `text` is no JSON object, and `arguments` is {}.
     """
 
     id: str
@@ -33,19 +33,20 @@ class ToolCall:
 
     @property
     def json(self) -> str:
-        """The arguments as they were written, else as JSON. Raises BadInput for what is not JSON."""
+        """The arguments as they were written, if known, else as JSON. Raises BadInput for values that are not JSON."""
         return to_json(self.arguments) if self.text is None else self.text
 
     def to_openai(self) -> dict[str, Any]:
-        """As in `tool_calls` of OpenAI's API: arguments as a JSON string."""
+        """The entry of `tool_calls` in OpenAI's API: arguments as a JSON string."""
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.json}}
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `tools` is HF's way to give Phi tools: a JSON text on the system message.
+    """One turn. `tools`: HF's way to give Phi tools, a JSON text on the system message.
 
-    `said`: texts and calls in their order, where that is not `content` first. `place`: where it was sent, for errors.
+    `said`: texts and calls in their order, if that is not `content` first and calls after it. `place`: the message's
+    place in the request, for error messages.
     """
 
     role: str
@@ -66,8 +67,8 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What the assistant said: text, calls, and, when an engine made it, why it ended and what it cost."""
+class ParsedReply:
+    """A reply read into text and calls; the other fields are set if an engine made it."""
 
     content: str
     tool_calls: list[ToolCall] = field(default_factory=list)
@@ -84,7 +85,7 @@ class Reply:
 
 
 def messages_from(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
-    """Messages given as `Message` or as OpenAI dicts, checked. Raises BadInput naming the place."""
+    """Check messages given as `Message` or OpenAI dicts; return `Message`s. Raises BadInput with the place."""
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
         raise BadInput(f"messages must be a list of messages, got {type(messages).__name__}")
     return [_read(message, f"messages[{i}]") for i, message in enumerate(messages)]
@@ -97,9 +98,9 @@ def _read(message: Message | Mapping[str, Any], where: str) -> Message:
 
 
 def from_openai(message: Any, where: str = "message") -> Message:
-    """One message of OpenAI's chat API; "developer" is "system", text parts are joined by a line end.
+    """Read one message of OpenAI's chat API. Role "developer" becomes "system"; text parts are joined by a line break.
 
-    Raises BadInput naming the place.
+    Raises BadInput that names the place.
     """
     if not isinstance(message, Mapping):
         raise BadInput(f"{where} must be an object, got {type(message).__name__}")
@@ -182,7 +183,7 @@ def _call(call: Any, where: str) -> ToolCall:
 
 
 def call_of(id: str, name: str, arguments: Any, where: str) -> ToolCall:
-    """A call whose arguments are an object or a text, which may be broken. Raises BadInput for anything else."""
+    """A call whose arguments are an object or a text, which may be no JSON. Raises BadInput for any other type."""
     if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
         return ToolCall(id, name, {})
     if isinstance(arguments, Mapping):

@@ -1,10 +1,10 @@
-"""Conversations to ids and loss mask: the only place that writes control tokens.
+"""Conversations to ids and loss mask: the only place that turns control tokens into ids.
 
-Promises: the ids of HF's tokenizer on the official template's text, except that content is plain text, so that a user
-who writes `<|end|>` writes six characters and not the end of the turn (`parse_special=True` is HF to the letter). The
-mask is 1 on what the assistant must produce: its content, its calls and the token that ends its turn. A conversation
-that was written down keeps its segments, so that it can be encoded again without a guess (`encode_segments`).
-Knows no weights; what the turns look like is the format's matter.
+Promises the ids of HF's tokenizer on the official template's text, with one exception: content is plain text, so a user
+who writes `<|end|>` writes seven characters and does not end the turn (`parse_special=True` equals HF there too).
+The mask is for supervised tuning: 1 on every id that the assistant must produce (content, calls, the token that ends
+its turn), 0 on all others; multiply the loss of predicting `ids[i]` by `mask[i]`. `Rendered.segments` encode again to
+the same ids (`encode_segments`). Knows no weights; `templates/` decides how a turn is written.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from phi4mini.chat.messages import Message, messages_from
 from phi4mini.chat.templates import ChatFormat, Segment, format_named, format_of_tokenizer
 from phi4mini.chat.tools import functions_of
 from phi4mini.errors import BadInput
-from phi4mini.tokenizer import WHITE_SPACE, Tokenizer
+from phi4mini.tokenizer import WHITE_SPACE, Tokenizer, phi4_mini
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation for the model: `ids` and, as long, `mask` (1: the assistant's own); `text` is what they spell,
-    `segments` what of it is a control token.
+    """A conversation as the model sees it.
+
+    `ids` and `mask` have equal length; `mask[i]` is 1 if the assistant must produce `ids[i]`, which is the loss mask of
+    supervised tuning. `text` spells the conversation; `segments` divide `text` into control tokens and plain text.
     """
 
     ids: list[int]
@@ -47,9 +49,10 @@ def render(
 ) -> Rendered:
     """Write a conversation (messages as `Message` or OpenAI dicts) with OpenAI-style tools.
 
-    `tokenizer` defaults to Phi-4-mini's, `format` to the one whose tokens the tokenizer has. `parse_special=True` gives
-    content the power to write control tokens, as HF does. `continue_final_message=True` leaves the assistant's last
-    message open, whatever `add_generation_prompt` says. Raises BadInput naming the message.
+    `tokenizer` defaults to Phi-4-mini's, `format` to the one that the tokenizer's control tokens make certain.
+    `parse_special=True` parses control tokens spelled in content, as HF does. `continue_final_message=True` leaves the
+    assistant's last message open, whatever `add_generation_prompt` says. To tune on a whole conversation, render it
+    with `add_generation_prompt=False`. Raises BadInput that names the message.
     """
     tokenizer = tokenizer or _phi4_mini()
     if format is None:
@@ -67,7 +70,7 @@ def render(
 
 
 def _left_open(segments: list[Segment], turns: Sequence[Message]) -> list[Segment]:
-    """Up to the end of the last message's content, which is the last text that the assistant must produce."""
+    """`segments` up to the end of the last message's content, the last text that the assistant must produce."""
     last = turns[-1] if turns else None
     if last is None or last.role != "assistant":
         said = "there is none" if last is None else f"the last one is of role {last.role!r}"
@@ -80,18 +83,19 @@ def _left_open(segments: list[Segment], turns: Sequence[Message]) -> list[Segmen
 
 @cache
 def _phi4_mini() -> Tokenizer:
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 def encode_segments(segments: Sequence[Segment], tokenizer: Tokenizer, name: str) -> tuple[list[int], list[int]]:
-    """Ids and mask: control tokens by name, text as text. Texts are encoded apart where the mask changes: that is where
-    a prompt ends and the model goes on by itself, so the tokens of training and history are those of generation.
+    """Ids and loss mask of `segments`: control tokens looked up by name, text encoded as plain text.
 
-    Raises BadInput for a control token that the tokenizer lacks; `name` is the format's, for that line.
+    Each segment is encoded by itself. A prompt ends between two segments and the model goes on from there, so training
+    and history get the same token boundaries as generation. Raises BadInput for a control token that the tokenizer
+    lacks; `name` is the format's name for that message.
     """
     ids: list[int] = []
     mask: list[int] = []
-    strip = False  # the token before swallows white space to its right
+    strip = False  # the previous token takes the whitespace to its right
     for i, segment in enumerate(segments):
         if segment.control:
             token = tokenizer.added_token(segment.text)
@@ -108,13 +112,13 @@ def encode_segments(segments: Sequence[Segment], tokenizer: Tokenizer, name: str
 
 
 def _swallows_left(rest: Sequence[Segment], tokenizer: Tokenizer) -> bool:
-    """Whether the control token that follows takes the white space before it, as Phi-4's do."""
+    """True if the next segment is a control token that takes the whitespace to its left, as Phi-4's do."""
     token = tokenizer.added_token(rest[0].text) if rest and rest[0].control else None
     return token is not None and token.lstrip
 
 
 def _parsed(segments: Sequence[Segment], tokenizer: Tokenizer, name: str) -> tuple[list[int], list[int]]:
-    """HF to the letter: the whole text in one go, control tokens found in it; the mask goes by first characters."""
+    """As HF: the whole text encoded at once, control tokens found in it; an id has the mask of its first character."""
     starts = [0, *accumulate(len(segment.text) for segment in segments)]
     ids, places = tokenizer.encode_spans("".join(segment.text for segment in segments))
     return ids, [int(segments[bisect_right(starts, place) - 1].learn) for place in places]

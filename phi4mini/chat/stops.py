@@ -1,7 +1,7 @@
-"""Stop strings in streamed text: hold back what may become one, cut exactly where one begins.
+"""Stop strings in streamed text: hold back text that may begin a stop string, cut exactly where one begins.
 
-Promises the same output however the text is cut into pieces: the stop string that is complete first wins, of two that
-end together the longer. Knows no tokens.
+Promises the same output however the text is cut into pieces. The stop string that is complete first wins; if two are
+complete at the same character, the longer wins. Knows no tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from phi4mini.errors import BadInput
 
 
 class StopMatcher:
-    """`push` text, get what may be shown; `matched` is the stop string once one was found, later text is dropped."""
+    """`push` text and get the text that may be shown. Once a stop string is `matched`, later text is dropped."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         """Raises BadInput for an empty stop string or one that is not text."""
@@ -26,7 +26,7 @@ class StopMatcher:
         self.matched: str | None = None
 
     def push(self, text: str) -> str:
-        """The text that is now certain to come before any stop string."""
+        """The text that certainly comes before any stop string."""
         if self.matched is not None:
             return ""
         text = self._held + text
@@ -40,12 +40,12 @@ class StopMatcher:
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """What was held back, at the end of the text."""
+        """At the end of the text: the text that was held back."""
         held, self._held = self._held, ""
         return held
 
     def _longest_beginning(self, text: str) -> int:
-        """Length of the longest end of `text` with which a stop string begins."""
+        """Length of the longest suffix of `text` that is a prefix of a stop string."""
         longest = min(len(text), max(map(len, self._stops), default=1) - 1)
         sizes = range(longest, 0, -1)
         return next((n for n in sizes if any(stop.startswith(text[-n:]) for stop in self._stops)), 0)

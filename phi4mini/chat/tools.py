@@ -1,7 +1,7 @@
-"""Tools as functions: read from OpenAI's form, written as JSON, and calls checked against them.
+"""Tools: OpenAI's list read into function objects, calls written as JSON and checked against the functions.
 
-Promises that what goes into a prompt is a list of bare function objects, each with a name of its own. `check_call`
-names unknown functions and missing arguments; it does not validate values against the schema (a grammar does that).
+Promises that a prompt gets a list of bare function objects with different names. `check_call` reports unknown functions
+and missing arguments; it does not validate values against the schema (a grammar enforces that).
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phi4mini.chat.json_text import to_json as to_json
 from phi4mini.chat.messages import ToolCall
+from phi4mini.chat.verbatim_json import to_json
 from phi4mini.errors import BadInput
 
 
 def functions_of(tools: Sequence[Mapping[str, Any]] | None, at: Sequence[int] | None = None) -> list[dict[str, Any]]:
     """The bare function objects of `[{"type": "function", "function": {...}}]` or of a list of such objects.
 
-    `strict` is left out: it is a wish to the server, not for the model. Raises BadInput naming the place; `at` has the
-    index of each tool in the list that was sent, where that list held more than these.
+    `strict` is removed: it tells the server to enforce the schema and says nothing to the model. Raises BadInput that
+    names the place; `at` is the index of each tool in the list that was sent, where that list held more than these.
     """
     if tools is None:
         return []
@@ -46,9 +46,9 @@ def _function(tool: Any, where: str) -> dict[str, Any]:
 
 
 def calls_to_json(calls: Sequence[ToolCall]) -> list[str]:
-    """Each call in the model's own form, `{"name": ..., "arguments": {...}}`, the arguments as they were written.
+    """Each call as the model writes it, `{"name": ..., "arguments": {...}}`, with the arguments as they were written.
 
-    The last one is left open where its arguments break off: what followed would be read as part of them.
+    If the last call is broken, its closing brace is left out, as the model left it out.
     """
     heads = [f'{{"name": {to_json(call.name)}, "arguments": {call.json}' for call in calls]
     open_end = bool(calls) and calls[-1].broken
@@ -56,7 +56,7 @@ def calls_to_json(calls: Sequence[ToolCall]) -> list[str]:
 
 
 def check_call(call: ToolCall, tools: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is wrong with a call, in one line, or None: an unknown function, or a required argument left out."""
+    """One line that says what is wrong with a call (unknown function, missing required argument), or None."""
     functions = {function["name"]: function for function in functions_of(tools)}
     if call.name not in functions:
         return f"the model called {call.name!r}, which is not among the tools ({', '.join(functions) or 'none'})"

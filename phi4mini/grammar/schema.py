@@ -1,8 +1,8 @@
-"""JSON schemas before they are compiled: the bounds, the references, and how the JSON is spaced.
+"""JSON schemas before llguidance compiles them: bounds on their size, and the spacing of the JSON.
 
-Promises that a schema which passes costs under a second to compile and that one which does not is a `BadInput` naming
-the bound; that nothing is fetched; that what has only endless values is refused (`schema_ends.py`). What the keywords
-mean is llguidance's business, once `schema_keywords.py` has put them in its words; an unknown one is an annotation.
+Promises that a schema within the bounds compiles in under a second and that any other is a `BadInput` naming the bound;
+that nothing is fetched; that a schema with only infinite values is refused (`schema_recursion.py`). llguidance defines
+what keywords mean, after `schema_keywords.py` has rewritten them; an unknown keyword is an annotation.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from fractions import Fraction
 from math import gcd, lcm
 from typing import Any
 
-from phi4mini.chat.tools import to_json
+from phi4mini.chat.verbatim_json import to_json
 from phi4mini.errors import BadInput
-from phi4mini.grammar import schema_ends
-from phi4mini.grammar.schema_keywords import Walk
+from phi4mini.grammar import schema_recursion
+from phi4mini.grammar.schema_keywords import KeywordRewriter
 
 MOST_BYTES = 256 << 10
 MOST_PATTERN = 4096  # characters of one regular expression
-_MOST_DEPTH = 64  # brackets within brackets, as in the arguments of a call that is read
-_MOST = {  # of all places of a schema together
+_MOST_DEPTH = 64  # brackets within brackets, the same bound as for arguments in `chat/call_scanner.py`
+_MOST = {  # counted over the whole schema
     "objects": 5_000,
     "properties": 1_000,
     "required names": 1_000,
-    "patterns of properties": 64,  # every two of them are compared
+    "patterns of properties": 64,  # llguidance compares every pair
     "enum values": 10_000,
-    "references": 500,  # llguidance follows them recursively; some thousand in a row overflow the stack
+    "references": 500,  # llguidance resolves them recursively; some thousand in a row overflow the stack
     "formats": 500,
     "characters of patterns": 16_384,
 }
@@ -37,9 +37,9 @@ _COUNTED = {
     "patternProperties": "patterns of properties",
     "enum": "enum values",
 }
-_MOST_REMAINDERS = 50_000  # states of the automaton that checks multipleOf
+_MOST_REMAINDERS = 50_000  # states of the automaton that enforces multipleOf
 
-# One space as models write it, and no other: blanks that are free are blanks in which a weak model loops.
+# One space where models write one, no other whitespace: a weak model emits optional whitespace in an endless loop.
 SPACING = {
     "item_separator": ", ",
     "key_separator": ": ",
@@ -47,15 +47,15 @@ SPACING = {
     "lenient": False,
     "coerce_one_of": False,
 }
-# A name could be spelled "\\u0061b", which llguidance does not hold against the pattern ^a: only short escapes then.
+# A property name spelled "\\u0061b" escapes llguidance's check of the pattern ^a, so \\u escapes are forbidden there.
 _ONE_SPELLING = {"json_allowed_escapes": 'nrbtf\\"'}
 
 
 @dataclass
 class _Seen:
-    """What a walk over a schema has counted."""
+    """Counts of a walk over a schema."""
 
-    size: int = 0  # a lower bound of the JSON's bytes
+    size: int = 0  # lower bound of the JSON's size in bytes
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_MOST, 0))
     multiples: set[Fraction] = field(default_factory=set)
 
@@ -66,10 +66,10 @@ class _Seen:
 
 
 def prepared(schema: object, dropped: list[str] | None = None, exclusive: bool = True) -> dict[str, Any]:
-    """The schema, checked and rewritten, with our spacing. Raises BadInput naming what is wrong.
+    """The schema, checked and rewritten, with our spacing. Raises BadInput that names the fault.
 
-    What cannot be followed is refused, or left out and its place added to `dropped` where there is such a list; without
-    `exclusive` oneOf is taken for anyOf, which has a place there too.
+    A keyword that cannot be enforced is refused if `dropped` is None, else left out and its place added to `dropped`.
+    `exclusive=False` treats oneOf as anyOf and adds its place to `dropped`.
     """
     if schema is True:
         schema = {}
@@ -83,16 +83,16 @@ def prepared(schema: object, dropped: list[str] | None = None, exclusive: bool =
     size = len(to_json(dict(schema)).encode())
     if size > MOST_BYTES:
         raise BadInput(f"the schema has {size} bytes; at most {MOST_BYTES} are possible")
-    walk = Walk(schema, dropped, exclusive)
+    walk = KeywordRewriter(schema, dropped, exclusive)
     followed = walk.followed()
-    schema_ends.check(followed)
+    schema_recursion.check(followed)
     return {**followed, "x-guidance": {**SPACING, **(_ONE_SPELLING if walk.names_by_pattern else {})}}
 
 
 def check_bounds(schema: object) -> None:
-    """Depth, size and counts of a schema or a list of them, without recursion: whatever it is given, it ends soon.
+    """Check depth, size and counts of a schema or a list of schemas. Raises BadInput that names the bound.
 
-    Raises BadInput naming the bound.
+    Iterative and bounded, so that it ends soon on any input, a schema that contains itself included.
     """
     seen = _Seen()
     todo: list[tuple[Any, int]] = [(schema, 1)]
@@ -114,7 +114,7 @@ def check_bounds(schema: object) -> None:
 
 
 def _count(value: Mapping[Any, Any], seen: _Seen) -> None:
-    """A schema, or what could be one: data in `enum` and names in `properties` are counted along."""
+    """Count one object. Data in `enum` and the object under `properties` look like schemas and are counted too."""
     wrong = next((key for key in value if not isinstance(key, str)), None)
     if wrong is not None:
         raise BadInput(f"the schema has the key {wrong!r:.80}, which is no string")
@@ -137,7 +137,7 @@ def _count(value: Mapping[Any, Any], seen: _Seen) -> None:
 
 
 def _check_multiples(steps: set[Fraction]) -> None:
-    """Every step, and what all of them together come to, must have few remainders."""
+    """Check that each multipleOf, and their common multiple, has few remainders. Raises BadInput."""
     values = ", ".join(f"{float(step):.17g}" for step in sorted(steps)[:4])
     if any(_remainders(step) > _MOST_REMAINDERS for step in steps) or (
         steps and _remainders(_common(steps)) > _MOST_REMAINDERS
@@ -150,7 +150,7 @@ def _common(steps: set[Fraction]) -> Fraction:
 
 
 def _remainders(step: Fraction) -> int:
-    """The step's digits as an integer: what a check digit by digit has to tell apart."""
+    """The step scaled to an integer: the number of remainders that a digit-by-digit check distinguishes."""
     scale = 1
     while scale < _MOST_REMAINDERS and scale * step % 1:
         scale *= 10

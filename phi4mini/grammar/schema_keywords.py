@@ -1,9 +1,10 @@
-"""A schema's keywords as the grammar can follow them: rewritten, left out where they say nothing, refused or dropped.
+"""A schema's keywords rewritten for llguidance; a keyword that it cannot enforce is dropped or refused.
 
-Drafts and dialects meet here: an https `$schema`, draft 4's boolean `exclusiveMinimum`, a discriminated union whose tag
-is not required, patterns of ECMA-262 (`patterns.py`). Promises that what comes out admits nothing that the schema, but
-for the dropped places, refuses; that each dropped place is named; that what is no JSON schema at all is a `BadInput`
-in any case. It never looks into `enum`, `const`, `default` and `examples`, which are data.
+Handles the differences of drafts and dialects: an https `$schema`, draft 4's boolean `exclusiveMinimum`, a
+discriminated union without a required tag, ECMA-262 patterns (`schema_patterns.py`). A keyword without effect (`"not":
+false`) is removed. Promises that the result admits only documents that the schema, without the dropped places, admits;
+that each dropped place is named; that an invalid JSON schema is always a `BadInput`. Never looks into `enum`, `const`,
+`default` and `examples`, which are data.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from phi4mini.errors import BadInput
-from phi4mini.grammar import schema_unions
+from phi4mini.grammar import schema_oneof
 from phi4mini.grammar.schema_patterns import rewritten
 
 TYPES = ("null", "boolean", "number", "integer", "string", "array", "object")
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
 _ANNOTATIONS = {"title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"}
 _DATA = {"enum", "const", "default", "examples"}
-_ONE = {"additionalProperties", "items", "additionalItems"}  # keywords that hold a schema, or by name, or in a list
+# keywords that hold one schema, schemas by name, and a list of schemas
+_ONE = {"additionalProperties", "items", "additionalItems"}
 _BY_NAME = {"properties", "patternProperties", "$defs", "definitions"}
 _LISTS = {"allOf", "anyOf", "oneOf", "prefixItems"}
 _UNFOLLOWED = {
@@ -42,18 +44,18 @@ _EXPECTED: dict[str, tuple[tuple[type, ...], str]] = {
 _DRAFT = re.compile(r"https?://json-schema\.org/(?:(draft/20(?:19-09|20-12)|draft-0[467])/)?schema#?")
 
 
-class Walk:
-    """One schema on its way. `dropped`: where the places that are left out are noted; None refuses instead.
+class KeywordRewriter:
+    """Rewrites one schema. `dropped`: the list that gets the places left out; None refuses them instead.
 
-    `exclusive`: whether oneOf stays; else it becomes anyOf, which is noted.
+    `exclusive`: False turns oneOf into anyOf and adds its place to `dropped`.
     """
 
     def __init__(self, root: Mapping[str, Any], dropped: list[str] | None, exclusive: bool = True) -> None:
         self._root, self._dropped, self._exclusive = root, dropped, exclusive
-        self.names_by_pattern = False  # whether a name that no pattern has is a property all the same, once followed
+        self.names_by_pattern = False  # set by `followed`: an object has patternProperties and allows other names too
 
     def followed(self) -> dict[str, Any]:
-        """The schema, rewritten. Raises BadInput with the place. The schema must not be deeper than the bounds."""
+        """The rewritten schema. Raises BadInput with the place. Recursive: call `schema.check_bounds` first."""
         made = self._schema(self._root, "")
         if not isinstance(made, dict):
             raise BadInput("the schema refuses everything: nothing can satisfy it")
@@ -65,7 +67,7 @@ class Walk:
         self._dropped.append(place)
 
     def _schema(self, node: Any, place: str) -> Any:
-        """One schema; False for one that admits nothing."""
+        """Rewrite one schema; False for a schema that admits nothing."""
         if not isinstance(node, Mapping):
             return node
         _check(node, place)
@@ -103,14 +105,14 @@ class Walk:
             made[key] = self._inside(key, value, at)
 
     def _inside(self, key: str, value: Any, at: str) -> Any:
-        """The value of a keyword that may hold schemas."""
+        """Rewrite the value of a keyword that may hold schemas."""
         if key == "patternProperties":
             return self._names(value, at)
         if key in _BY_NAME:
             return {name: self._schema(part, f"{at}.{name}") for name, part in value.items()}
         if key in _LISTS or (key == "items" and isinstance(value, list)):
             parts = [self._schema(part, f"{at}.{i}") for i, part in enumerate(value)]
-            return schema_unions.apart(self._root, parts) if key == "oneOf" else parts
+            return schema_oneof.exclusive_options(self._root, parts) if key == "oneOf" else parts
         if key in _ONE:
             return self._schema(value, at)
         return value if key in _DATA else _elsewhere(value)
@@ -131,7 +133,7 @@ class Walk:
             self._drop(at, str(error))
 
     def _dialect(self, given: Any, at: str, made: dict[str, Any]) -> None:
-        """Drafts that are known under their one right name; of the rest nothing is known."""
+        """Write a known draft's `$schema` in its official spelling; drop any other dialect."""
         found = _DRAFT.fullmatch(given) if isinstance(given, str) else None
         if found is None:
             self._drop(at, f"the dialect {given!r:.80} is not known")
@@ -139,7 +141,7 @@ class Walk:
             made["$schema"] = f"http{'s' * ('/' in found[1])}://json-schema.org/{found[1]}/schema#"
 
     def _bounds(self, made: dict[str, Any], place: str) -> None:
-        """What llguidance cannot count, and how draft 4 wrote its bounds."""
+        """Turn draft 4's boolean exclusive bounds into numbers; drop property counts that llguidance cannot enforce."""
         for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
             if isinstance(made.get(exclusive), bool) and made.pop(exclusive) and bound in made:
                 made[exclusive] = made.pop(bound)
@@ -150,14 +152,14 @@ class Walk:
                 self._dropped.append(f"{place}.{key}" if place else key)
 
     def _leads_nowhere(self, reference: str) -> bool:
-        """Whether what it names is surely not in this document; where there are names of its own, llguidance knows."""
+        """True if the reference surely has no target in this document. With `$id` or anchors llguidance decides."""
         if reference == "#" or reference.startswith("#/"):
-            return schema_unions.target(self._root, reference) is None
+            return schema_oneof.resolve_pointer(self._root, reference) is None
         return not reference.startswith("#") and "$id" not in self._root and "id" not in self._root
 
 
 def _elsewhere(value: Any) -> Any:
-    """Under a word that is no keyword a reference may still point: patterns hold there too."""
+    """Rewrite the patterns under an unknown keyword, because a `$ref` may point there."""
     if isinstance(value, list):
         return [_elsewhere(part) for part in value]
     if not isinstance(value, Mapping):
@@ -171,7 +173,7 @@ def _elsewhere(value: Any) -> Any:
 
 
 def _quietly(pattern: str) -> str:
-    """Rewritten; one that cannot be stays as it is, and llguidance refuses it if it is ever used."""
+    """The rewritten pattern, or the pattern unchanged if that fails: llguidance refuses it if it is ever used."""
     try:
         return rewritten(pattern)
     except BadInput:
@@ -179,7 +181,7 @@ def _quietly(pattern: str) -> str:
 
 
 def _check(node: Mapping[str, Any], place: str) -> None:
-    """Keywords whose value makes it no JSON schema."""
+    """Raises BadInput for a keyword whose value has a wrong type: the node is no JSON schema."""
     where = f"{place}: " if place else ""
     for key in node.keys() & _EXPECTED.keys():
         kinds, what = _EXPECTED[key]
@@ -196,12 +198,12 @@ def _check(node: Mapping[str, Any], place: str) -> None:
 
 
 def says_nothing(schema: Any) -> bool:
-    """Whether every value fits: true, or annotations alone."""
+    """True if every value fits the schema: `true`, or only annotations."""
     return schema is True or (isinstance(schema, Mapping) and set(schema) <= _ANNOTATIONS)
 
 
 def _empty(node: Mapping[str, Any], key: str, value: Any) -> bool:
-    """Whether a keyword that cannot be followed says nothing here."""
+    """True if a keyword that llguidance cannot enforce has no effect here."""
     match key:
         case "uniqueItems":
             return value is False
@@ -226,7 +228,10 @@ def _empty(node: Mapping[str, Any], key: str, value: Any) -> bool:
 
 
 def _countable(node: Mapping[str, Any]) -> bool:
-    """Whether llguidance can count this object's properties: those that are named must be there."""
+    """True if llguidance can enforce minProperties and maxProperties of this object.
+
+    It can if all named properties are required, or if the object is closed and the bounds are 0 or 1.
+    """
     names, required = node.get("properties") or {}, node.get("required") or []
     if all(name in required for name in names):
         return True

@@ -1,14 +1,14 @@
 """The patterns of a JSON schema, rewritten for llguidance so that they hold for the decoded string.
 
-A schema's pattern is a regular expression of ECMA-262; llguidance reads Rust's syntax and turns it into one over the
-JSON text. Two things go wrong on that way, and this file sees to both. Syntax: `[a&&b]`, `[[a]`, `\\d` and `.` mean
-something else in Rust. Escapes: where a set of characters has all control characters, llguidance admits every escape in
-its place, `\\"` and `\\\\` too, although the set leaves them out; so a set that leaves out `"` or `\\` loses U+0000 as
-well, and no union of such sets is taken for "all control characters" any more.
+A schema's pattern is a regular expression of ECMA-262. llguidance reads Rust's syntax and turns the pattern into one
+over the JSON text. This file corrects two differences. Syntax: `[a&&b]`, `[[a]`, `\\d` and `.` mean something else in
+Rust. Escapes: where a class contains all control characters, llguidance admits every JSON escape in its place, also
+`\\"` and `\\\\` if the class excludes them. A class that excludes `"` or `\\` therefore loses U+0000 too, so that
+llguidance never takes it, or a union of such classes, for "all control characters".
 
-Promises that what comes out is matched by no string that the pattern does not match, and by all it does match but
-those for which U+0000 would be needed; that what it cannot follow (look-around, back references, word boundaries) is a
-`BadInput`. Python's and Rust's own `\\A`, `\\z`, `(?i)`, `(?s)` and `(?P<name>...)` are understood.
+Promises that the result matches only strings that the pattern matches, and all of these except strings that need
+U+0000; that unsupported syntax (look-around, back references, word boundaries) is a `BadInput`. `\\A`, `\\z`, `(?i)`,
+`(?s)` and `(?P<name>...)` of Python and Rust are understood too.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NEVER = r"[^\x00-\x{10FFFF}]"
 
 
 def rewritten(pattern: str) -> str:
-    """The pattern for llguidance. Raises BadInput naming it and what in it cannot be followed."""
+    """The pattern for llguidance. Raises BadInput that names the pattern and its unsupported part."""
     return _Rewriter(pattern).all()
 
 
 class _Set:
-    """What is between the brackets of a class."""
+    """The characters between the brackets of a character class."""
 
     def __init__(self) -> None:
         self.ranges: list[_Range] = []
@@ -69,25 +69,25 @@ def _range(low: int, high: int) -> str:
 
 
 def _without_surrogates(ranges: list[_Range]) -> list[_Range]:
-    """Half a surrogate pair is no character of a string here."""
+    """`ranges` without surrogates: a Unicode string has none."""
     cut = [part for low, high in ranges for part in ((low, min(high, 0xD7FF)), (max(low, 0xE000), high))]
     return [(low, high) for low, high in cut if low <= high]
 
 
 def _others(ranges: list[_Range]) -> list[_Range]:
-    """All characters but these, which are sorted and apart."""
+    """All characters outside `ranges`, which must be sorted and disjoint."""
     starts = [0, *(high + 1 for _, high in ranges)]
     ends = [*(low - 1 for low, _ in ranges), _TOP]
     return [(low, high) for low, high in zip(starts, ends, strict=True) if low <= high]
 
 
 class _Rewriter:
-    """One pass over a pattern."""
+    """One pass over a pattern; `all` returns the rewritten pattern."""
 
     def __init__(self, pattern: str) -> None:
         self._text, self._at = pattern, 0
-        self._dots = [False]  # for each open group, whether a dot is any character
-        self._repeated = self._repeats = ""  # the quantifier that has just been read, and the one being read
+        self._dots = [False]  # for each open group: True if a dot matches line ends (flag s)
+        self._repeated = self._repeats = ""  # quantifier of the previous item, and of the current one
 
     def all(self) -> str:
         out = []
@@ -138,7 +138,7 @@ class _Rewriter:
         if before := self._repeated:
             if written != "?" or before == "lazy":
                 raise self._fault(f"a quantifier after another one ({written}) is not supported")
-            written = ""  # the same texts are matched, only in another order
+            written = ""  # lazy: the same texts match, only in another order
         self._repeats = "lazy" if before else written
         return written
 
@@ -181,7 +181,7 @@ class _Rewriter:
         return f"\\{found[0]}"
 
     def _code(self, char: str) -> int:
-        """The character that an escape stands for, whose first one has been taken."""
+        """The code point of an escape whose first character, `char`, has been read."""
         if char in _CONTROLS:
             if char == "0" and self._text[self._at : self._at + 1].isdigit():
                 raise self._fault("octal escapes are not supported")
@@ -198,7 +198,7 @@ class _Rewriter:
         return ord(char)
 
     def _paired(self, code: int) -> int:
-        """Two escapes of a surrogate pair are one character."""
+        """The code point; if it is a high surrogate and a low one follows, the code point of the pair."""
         if code > _TOP:
             raise self._fault("invalid regular expression: there is no such character")
         low = re.compile(r"\\u([dD][c-fC-F][0-9a-fA-F]{2})")
@@ -218,7 +218,7 @@ class _Rewriter:
             raise self._fault(f"the flags {on + off} are not supported")
         dots = ("s" in on or self._dots[-1]) and "s" not in off
         flags = "i" * ("i" in on) + "-i" * ("i" in off)
-        if found[4] == ")":  # for the rest of the group it stands in
+        if found[4] == ")":  # flags for the rest of the enclosing group
             self._dots[-1] = dots
             return f"(?{flags})" if flags else ""
         self._dots.append(dots)
@@ -237,7 +237,7 @@ class _Rewriter:
         if self._text.startswith("^", self._at):
             made.negated = True
             self._at += 1
-        if self._text.startswith("]", self._at):  # in ECMA-262 the end; in Python and Rust a bracket that is meant
+        if self._text.startswith("]", self._at):  # ends the class in ECMA-262; a literal ] in Python and Rust
             self._at += 1
             if "]" not in self._text[self._at :]:
                 return made
@@ -254,13 +254,13 @@ class _Rewriter:
                         raise self._fault("invalid regular expression: a range whose end is before its beginning")
                     made.ranges.append((first, last))
                     continue
-                made.ranges += [(45, 45)] if last is None else [(45, 45), (last, last)]  # no range: a set is no end
+                made.ranges += [(45, 45)] if last is None else [(45, 45), (last, last)]  # no range: an end is a set
             if first is not None:
                 made.ranges.append((first, first))
         return made
 
     def _member(self, char: str, made: _Set) -> int | None:
-        """One character of a class; None for a set, which is added."""
+        """The next character of a class; None for a set such as \\d, which is added to `made`."""
         if char != "\\":
             return ord(char)
         char = self._take()

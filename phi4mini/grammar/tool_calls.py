@@ -1,8 +1,8 @@
-"""Tool calls as a grammar: a chat format's own way to write them, each function's arguments after its schema.
+"""Tool calls as a grammar: calls as the chat format writes them, each function's arguments after its schema.
 
-Promises what `chat` writes itself for such calls, character by character, control tokens as control tokens; that every
-schema stays a document of its own, so that its references mean what they did; that a function without parameters is
-called with `{}`; that one function's schema decides about no other's. Knows no sampling.
+Promises exactly the text that `chat` writes for such calls, control tokens as control tokens; that every schema stays a
+document of its own, so that its references keep their meaning; that a function without parameters is called with `{}`;
+that one function's schema does not affect another's. Knows no sampling.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from phi4mini.chat.templates import ChatFormat, format_named
-from phi4mini.chat.tools import functions_of, to_json
+from phi4mini.chat.tools import functions_of
+from phi4mini.chat.verbatim_json import to_json
 from phi4mini.errors import BadInput
-from phi4mini.grammar import schema, schema_mending
-from phi4mini.grammar.schema_mending import Compiles, Unfollowed
+from phi4mini.grammar import schema, schema_lenient
+from phi4mini.grammar.schema_lenient import CheckCompiles, UnsupportedSchema
 from phi4mini.tokenizer import Tokenizer
 
 MOST_TOOLS = 128
@@ -24,54 +25,54 @@ FREE = {"type": "object", "x-guidance": schema.SPACING}
 
 
 @dataclass(frozen=True)
-class Called:
-    """A function that may be called; `strict`: its schema is held whole, or the request is refused."""
+class ToolFunction:
+    """A function that may be called; `strict`: its whole schema is enforced, or the request is refused."""
 
     name: str
     parameters: Any
     strict: bool
 
-    def arguments(self, compiles: Compiles, dropped: list[str]) -> dict[str, Any]:
-        """The schema of its arguments, prepared. Raises BadInput naming the function and the place.
+    def arguments(self, compiles: CheckCompiles, dropped: list[str]) -> dict[str, Any]:
+        """The prepared schema of the arguments. Raises BadInput that names the function and the place.
 
-        Where it is not strict, the places that are left out are added to `dropped`, the function's name in front; a
-        schema that is too large or cannot be followed at all leaves any object.
+        If the function is not strict, the places that are left out are added to `dropped`, prefixed with the function's
+        name; a schema that is too large, or of which nothing can be enforced, allows any object.
         """
         given = _object_schema(self.name, self.parameters)
         try:
             if self.strict:
                 return _strictly(given, compiles)
-            made, places = _mended(given, compiles)
+            made, places = _lenient(given, compiles)
         except BadInput as error:
             raise BadInput(f"the function {self.name!r}: {error}") from None
         dropped += [f"{self.name}.{place}".removesuffix(".") for place in places]
         return made
 
 
-def _strictly(given: Mapping[str, Any], compiles: Compiles) -> dict[str, Any]:
+def _strictly(given: Mapping[str, Any], compiles: CheckCompiles) -> dict[str, Any]:
     made = schema.prepared(given)
     try:
         compiles(made)
-    except Unfollowed as error:
-        names = schema_mending.culprits(made, compiles)
+    except UnsupportedSchema as error:
+        names = schema_lenient.culprits(made, compiles)
         raise BadInput(f"properties.{names[0]}: {error}" if names else str(error)) from None
     return made
 
 
-def _mended(given: Mapping[str, Any], compiles: Compiles) -> tuple[dict[str, Any], list[str]]:
-    """The schema and the places that are left out; "" is all of it."""
+def _lenient(given: Mapping[str, Any], compiles: CheckCompiles) -> tuple[dict[str, Any], list[str]]:
+    """The schema and the places that are left out; the place "" is the whole schema."""
     places: list[str] = []
-    if schema_mending.works(given, schema.check_bounds):
+    if schema_lenient.works(given, schema.check_bounds):
         try:
-            return schema_mending.mended(given, compiles, places), places
-        except Unfollowed:
+            return schema_lenient.lenient(given, compiles, places), places
+        except UnsupportedSchema:
             pass
     return dict(FREE), [""]
 
 
 def grammar(
     tokenizer: Tokenizer,
-    functions: Sequence[Called],
+    functions: Sequence[ToolFunction],
     arguments: Sequence[Mapping[str, Any]],
     chat_format: str,
     *,
@@ -79,14 +80,14 @@ def grammar(
     parallel: bool,
     text: Mapping[str, Any] | None = None,
 ) -> str:
-    """llguidance's JSON for calls of functions with these schemas of arguments; see `Grammars.tool_calls`.
+    """llguidance's JSON for calls of `functions`, the schemas of whose arguments are `arguments`, in the same order.
 
-    `text`: the grammar of an answer that is no call. Raises BadInput.
+    `text`: the grammar of an answer without a call. For the other arguments see `Grammars.tool_calls`. Raises BadInput.
     """
     format = format_named(chat_format)
     if format.call_open is None or format.call_close is None:
         raise BadInput(f"the chat format {chat_format!r} has no tools")
-    several = parallel and not isinstance(required, str)  # who names a function wants one call of it, as OpenAI has it
+    several = parallel and not isinstance(required, str)  # a named function is called once, as in OpenAI's API
     held = text is not None and required is False
     rules = [_start(tokenizer, format, required=required is not False, parallel=several, held=held)]
     rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(functions))))
@@ -97,11 +98,11 @@ def grammar(
     return json.dumps({"grammars": [*parts, {"name": "answer", **text}] if text is not None and held else parts})
 
 
-def chosen(tools: Sequence[Mapping[str, Any]], required: bool | str) -> list[Called]:
-    """The functions that may be called. Raises BadInput."""
+def chosen(tools: Sequence[Mapping[str, Any]], required: bool | str) -> list[ToolFunction]:
+    """The functions that may be called: all, or the one that `required` names. Raises BadInput."""
     functions = _chosen(functions_of(tools), required)
     strict = {(tool.get("function") or tool).get("name") for tool in tools if _is_strict(tool)}
-    return [Called(one["name"], one.get("parameters"), one["name"] in strict) for one in functions]
+    return [ToolFunction(one["name"], one.get("parameters"), one["name"] in strict) for one in functions]
 
 
 def _is_strict(tool: Mapping[str, Any]) -> bool:
@@ -131,7 +132,7 @@ def _head(name: str) -> str:
 
 
 def _start(tokenizer: Tokenizer, format: ChatFormat, *, required: bool, parallel: bool, held: bool) -> str:
-    """`held`: an answer that is no call follows a grammar of its own, and is all of the answer."""
+    """The start rule. `held`: an answer without a call must match the rule `answer`."""
     opening, closing = format.call_open or "", format.call_close or ""
     if format.calls_are_tokens:
         more = f" ({_literal(', ')} call)*" if parallel else ""
@@ -143,7 +144,7 @@ def _start(tokenizer: Tokenizer, format: ChatFormat, *, required: bool, parallel
     block = f"call {_literal(closing)}{more}"
     if required or held:
         return f"start: {_literal(opening)} {block}{' | @answer' * held}"
-    # lazy: the text ends where the tag is complete, and what follows is a call
+    # lazy: the text ends as soon as the tag is complete, and a call follows
     return f"start: text | opened {block}\ntext: TEXT\nopened[lazy]: TEXT {_literal(opening)}\nTEXT: /(?s:.*)/"
 
 
@@ -155,7 +156,7 @@ def _id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def _object_schema(name: str, parameters: Any) -> dict[str, Any]:
-    """The schema of a function's arguments, which are an object whatever else the schema allows."""
+    """The schema of a function's arguments, restricted to objects. Raises BadInput if it excludes objects."""
     if parameters is None or parameters == {}:
         parameters = {"type": "object", "properties": {}, "additionalProperties": False}
     types = parameters.get("type", "object")

@@ -78,10 +78,10 @@ def load_tokenizer(model: str, offline: bool = False, chat_format: str | None = 
 
     `chat_format`: another format's name, as for `load`.
     """
-    from phi4mini.tokenizer import Tokenizer
+    from phi4mini.tokenizer import phi4_mini
 
     if resolve(model).is_default:
-        tokenizer = Tokenizer.phi4_mini()
+        tokenizer = phi4_mini()
         if chat_format is not None:
             check_chosen(chat_format, tokenizer)
         return tokenizer, chat_format or "phi"

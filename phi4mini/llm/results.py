@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from phi4mini.chat import Reply as ChatReply
+from phi4mini.chat import ParsedReply
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Reply(ChatReply):
+class Reply(ParsedReply):
     """An answer: `content`, `tool_calls`, and the generation it was read from; `finish_reason` may be "tool_calls"."""
 
     generation: Generation | None = None

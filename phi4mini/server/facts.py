@@ -10,8 +10,6 @@ from pathlib import Path
 
 from phi4mini.llm.model import Model
 
-PAGE_TOKENS = 64  # tokens of one KV page
-
 
 @dataclass(frozen=True)
 class Facts:

@@ -1,4 +1,4 @@
-"""GPT-2's alphabet: one printable character for each of the 256 bytes, so that byte strings can be written as text.
+"""GPT-2's byte-level alphabet: one printable character for each of the 256 bytes, to write byte strings as text.
 
 Promises that `CHARS[b]` is the character of byte b and `BYTES[c]` the byte of character c, one to one.
 Knows no vocabulary and no model.
@@ -20,12 +20,12 @@ BYTES = {char: byte for byte, char in enumerate(CHARS)}
 
 
 def to_chars(data: bytes) -> str:
-    """Write bytes in the byte-level alphabet, one character a byte."""
+    """`data` in the byte-level alphabet, one character for each byte."""
     return codecs.charmap_decode(data, "strict", CHARS)[0]
 
 
 def to_bytes(token: str) -> bytes:
-    """Bytes of a vocabulary entry; one outside the alphabet (a control token with a space, say) is its own UTF-8."""
+    """Bytes of a vocabulary entry; an entry with characters outside the alphabet (a space, say) is encoded as UTF-8."""
     try:
         return bytes([BYTES[char] for char in token])
     except KeyError:

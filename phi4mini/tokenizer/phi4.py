@@ -1,6 +1,6 @@
-"""Phi-4-mini's tokenizer as numbers and names: the o200k split, the twelve added tokens, the free rows.
+"""The constants of Phi-4-mini's tokenizer: the o200k split, the twelve added tokens, the placeholders, the free rows.
 
-Promises the ids and flags of the model's own tokenizer_config.json. Knows no text handling (`tokenizer.py`).
+Promises the ids and flags of the model's own tokenizer_config.json. Encodes nothing (`tokenizer.py`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, pre_tokenizers
 
-from phi4mini.tokenizer.added import AddedToken
+from phi4mini.tokenizer.added_token import AddedToken
 
 ROWS = 200_064  # rows of the embedding table
-FIRST_FREE = 200_029  # 35 rows from here on belong to no token
+FIRST_FREE = 200_029  # the last 35 rows belong to no token
 ENDOFTEXT, END = 199_999, 200_020
 
-# The split of o200k_base: a word with at most one leading sign, up to three digits, signs, line ends, white space.
+# The split of o200k_base: a word with at most one leading sign, up to three digits, signs, line ends, whitespace.
 SPLIT = "|".join(
     (
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -40,7 +40,7 @@ ADDED = (
     AddedToken(200_028, "<|tag|>", special=True, rstrip=True),
 )
 
-# In the vocabulary, decoded to their text, but no merge makes them: text never becomes one of these.
+# In the vocabulary, and decoded to their text, but no merge makes them: no text encodes to one of these ids.
 PLACEHOLDERS = {
     "<|endoftext98|>": 199_998,
     "<|endoftext|>": ENDOFTEXT,
@@ -50,11 +50,11 @@ PLACEHOLDERS = {
 
 
 def extra(added: Iterable[AddedToken]) -> list[AddedToken]:
-    """The tokens that a user or a fine-tune added to Phi-4-mini's own."""
+    """The tokens of `added` that are not Phi-4-mini's own: those of a user or a fine-tune."""
     return [token for token in added if token not in ADDED]
 
 
 def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    """The o200k split, then bytes to the byte-level alphabet."""
+    """HF's pre-tokenizer: the o200k split, then bytes to the byte-level alphabet."""
     split = pre_tokenizers.Split(Regex(SPLIT), "removed", invert=True)
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])

@@ -1,11 +1,11 @@
 """The tokenizer: text to ids and ids to text, equal to HF `tokenizers` on every string.
 
-Promises: plain text never yields a control id, whatever it spells, and is HF's answer in all else, words that were
-added to the vocabulary included; `encode(text, parse_special=True)` is HF's answer, the `rstrip` rule included;
-`decode` equals HF's and equals the streamed pieces joined; new tokens take the free rows of the embedding, never more
-than the model has. What cannot be encoded is a `BadInput` that names the place.
-It does not know conversations, roles or templates (that is `phi4mini.chat`), nor how a vocabulary is read
-(`sources.py`).
+Promises: plain text never yields a control id, whatever it spells; in all else, added words included, its ids are HF's.
+`encode(text, parse_special=True)` equals HF, the `rstrip` rule included. `decode` equals HF's and equals the streamed
+pieces joined. New tokens take the free rows of the embedding, never more than the model has. A text that cannot be
+encoded is a `BadInput` that names the place.
+Does not know conversations, roles or templates (`phi4mini.chat`), nor where a vocabulary comes from (`shipped.py`,
+`tokenizer_json.py`, `gguf_bpe.py` and `serialize.py` make tokenizers).
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from phi4mini.errors import BadCheckpoint, BadInput
+from phi4mini.files import atomic_write
 from phi4mini.tokenizer import phi4
-from phi4mini.tokenizer.added import MOST_ROWS, AddedToken, check_places
+from phi4mini.tokenizer.added_token import MOST_ROWS, AddedToken, check_places
+from phi4mini.tokenizer.added_words import AddedWords, with_added
 from phi4mini.tokenizer.bytelevel import to_bytes as bytes_of_token
-from phi4mini.tokenizer.core import Core
-from phi4mini.tokenizer.stream import ByteStream, PieceStream, TextStream
-from phi4mini.tokenizer.words import Words, with_added
+from phi4mini.tokenizer.plain_bpe import PlainBpe
+from phi4mini.tokenizer.text_stream import ByteStream, PieceStream, TextStream
 
 # Unicode's White_Space, which is what `\s` means in HF's rstrip rule. str.lstrip() would also take U+001C to U+001F.
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
@@ -34,7 +35,10 @@ _SPACE_MARK = "\u2581"  # SentencePiece's visible space
 
 
 class _Table(dict[int, Any]):
-    """Id to bytes or piece, filled on first use; a free row is empty, an id beyond the rows is a BadInput."""
+    """Id to bytes (byte-level) or piece (SentencePiece), filled on first use; a free row is empty.
+
+    An id outside the rows raises BadInput.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -46,7 +50,7 @@ class _Table(dict[int, Any]):
 
 @contextmanager
 def _unicode(text: str) -> Iterator[None]:
-    """HF's TypeError for what it cannot take, as a BadInput that says what and where."""
+    """Turn HF's TypeError for a text it cannot encode into a BadInput that names the character."""
     try:
         yield
     except TypeError:
@@ -60,11 +64,11 @@ def _unicode(text: str) -> Iterator[None]:
 
 
 class Tokenizer:
-    """Made by `phi4_mini`, `from_json`, `from_bpe` or `from_bytes`."""
+    """One model's tokenizer; made by `phi4_mini`, `from_json`, `from_bpe` or `from_bytes` of `phi4mini.tokenizer`."""
 
     def __init__(
         self,
-        core: Core,
+        plain: PlainBpe,
         added: Sequence[AddedToken],
         *,
         rows: int,
@@ -75,10 +79,10 @@ class Tokenizer:
         is_phi4: bool = False,
         unused: Iterable[int] = (),
     ) -> None:
-        """`core`: the vocabulary without added tokens; `rows`: rows of the model's embedding, the limit of all ids;
-        `unused`: ids of the vocabulary that stand for nothing.
+        """`plain`: the vocabulary without added tokens; `rows`: rows of the model's embedding, the limit of all ids;
+        `byte_level`: False for SentencePiece; `unused`: ids that the vocabulary names but no text has.
         """
-        self._core = core
+        self._plain = plain
         self._added = tuple(added)
         self._byte_level = byte_level
         self.is_phi4 = is_phi4
@@ -90,87 +94,23 @@ class Tokenizer:
         self._kept_out = frozenset(token.content for token in phi4.ADDED)
         self._check_ids()
 
-    # ---- where one comes from
-
-    @classmethod
-    def phi4_mini(cls) -> Tokenizer:
-        """Phi-4-mini's own, from the vocabulary shipped inside the package; needs no file and no network."""
-        from phi4mini.tokenizer import sources
-
-        return sources.phi4_mini()
-
-    @classmethod
-    def from_json(
-        cls, data: bytes | str | dict[str, Any], config: dict[str, Any] | None = None, rows: int | None = None
-    ) -> Tokenizer:
-        """From a checkpoint's tokenizer.json and, when there is one, its tokenizer_config.json (flags, bos, eos, pad).
-
-        `rows`: the model's vocab_size, default as many as there are tokens. Raises BadCheckpoint.
-        """
-        from phi4mini.tokenizer import sources
-
-        return sources.from_json(data, config, rows)
-
-    @classmethod
-    def from_bpe(
-        cls,
-        tokens: Sequence[str],
-        merges: Sequence[str],
-        token_types: Sequence[int] | None = None,
-        *,
-        pre: str | None,
-        bos_id: int | None = None,
-        eos_ids: Sequence[int] = (),
-        pad_id: int | None = None,
-        rows: int | None = None,
-    ) -> Tokenizer:
-        """From a GGUF vocabulary: tokens by id, merges as "left right", types 3 (control) and 4 (user-defined) added.
-
-        `pre` names the split; None: that of Phi-4-mini's or Llama 3's vocabulary, if it is one of these. Type 5
-        (unused) is a free row. Raises BadCheckpoint when the split is unknown or the lists contradict each other.
-        """
-        from phi4mini.tokenizer import sources
-
-        return sources.from_bpe(
-            tokens, merges, token_types, pre=pre, bos_id=bos_id, eos_ids=eos_ids, pad_id=pad_id, rows=rows
-        )
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Tokenizer:
-        """From what `to_bytes` gave. Raises BadCheckpoint."""
-        from phi4mini.tokenizer import storage
-
-        return storage.from_bytes(data)
-
-    def to_bytes(self) -> bytes:
-        """One self-contained blob for a model file; tiny for Phi-4-mini, whose vocabulary is in the package."""
-        from phi4mini.tokenizer import storage
-
-        return storage.to_bytes(self)
-
-    def save_json(self, path: str | PathLike[str]) -> None:
-        """Write a tokenizer.json that HF `tokenizers` reads, atomically."""
-        from phi4mini.tokenizer import storage
-
-        storage.save_json(self, path)
-
     # ---- text to ids
 
     def encode(self, text: str, parse_special: bool = False) -> list[int]:
-        """Ids of `text`; no BOS or EOS is added. `parse_special=True`: control tokens spelled in it become their ids.
+        """Ids of `text`, without BOS or EOS. `parse_special=True`: control tokens spelled in the text become their ids.
 
-        Added tokens that are not control tokens, such as a fine-tune's own words, are cut out either way, as in HF.
+        Added tokens that are not control tokens, such as a fine-tune's words, are recognised either way, as in HF.
         Raises BadInput for a lone surrogate.
         """
         if parse_special:
             return self._parse(text).ids
         with _unicode(text):
             words = self._words
-            core = words.core if words is not None and words.may_be_in(text) else self._core
-            return self._without_control(core.encode(text))
+            bpe = words.bpe if words is not None and words.may_be_in(text) else self._plain
+            return self._without_control(bpe.encode(text))
 
     def encode_spans(self, text: str) -> tuple[list[int], list[int]]:
-        """As `encode(text, parse_special=True)`, and for every id the index of its first character in `text`."""
+        """The ids of `encode(text, parse_special=True)`, and for each the index of its first character."""
         encoding = self._parse(text)
         return encoding.ids, [start for start, _ in encoding.offsets]
 
@@ -179,13 +119,14 @@ class Tokenizer:
             return self.parsing_backend.encode(text, add_special_tokens=False)
 
     def _without_control(self, ids: list[int]) -> list[int]:
-        """A vocabulary whose merges can spell a control token is made to spell it in parts."""
+        """`ids`, each control id replaced by its parts: in some vocabularies merges spell a control token."""
         if self.control_ids.isdisjoint(ids):
             return ids
         return [part for id in ids for part in (self._in_parts(id) if id in self.control_ids else (id,))]
 
     def _in_parts(self, id: int) -> list[int]:
-        token, model = self._core.id_to_token(id) or "", self._core.backend.model
+        """The control token's text encoded in two pieces, so that no merge spans the cut. Raises BadInput."""
+        token, model = self._plain.id_to_token(id) or "", self._plain.backend.model
         if len(token) < 2:
             raise BadInput(f"the text spells the control token {token!r}, which this vocabulary cannot write otherwise")
         halves = [model.tokenize(token[:1]), model.tokenize(token[1:])]
@@ -194,9 +135,9 @@ class Tokenizer:
     # ---- ids to text
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        """Text of `ids`, broken UTF-8 as U+FFFD, free rows as nothing. `skip_special_tokens` leaves out special ones.
+        """Text of `ids`: broken UTF-8 becomes U+FFFD, a free row nothing. `skip_special_tokens` omits special tokens.
 
-        As in HF, Phi's five tool tokens are not special and stay. Raises BadInput for an id beyond the vocabulary.
+        As in HF, Phi's five tool tokens are not special and stay. Raises BadInput for an id outside the vocabulary.
         """
         kept = [id for id in ids if id not in self._special_ids] if skip_special_tokens else ids
         if self._byte_level:
@@ -215,14 +156,14 @@ class Tokenizer:
         return value if isinstance(value, bytes) else value.encode("utf-8")
 
     def token_text(self, id: int) -> str:
-        """The id as text by itself; bytes that are not whole characters as U+FFFD."""
+        """The text of this id decoded alone; an incomplete character becomes U+FFFD."""
         return self.token_bytes(id).decode("utf-8", "replace")
 
     def _look_up(self, id: int) -> bytes | str:
         if not 0 <= id < self.vocab_size:
             raise BadInput(f"token id {id} is outside the vocabulary (0 to {self.vocab_size - 1})")
         added = self._added_by_id.get(id)
-        known = None if id in self.unused_ids else self._core.id_to_token(id)
+        known = None if id in self.unused_ids else self._plain.id_to_token(id)
         token = added.content if added else known or ""
         if self._byte_level:
             return token.encode("utf-8") if added else bytes_of_token(token)
@@ -230,11 +171,22 @@ class Tokenizer:
             return bytes([int(token[3:5], 16)])
         return token.replace(_SPACE_MARK, " ")
 
+    # ---- as HF's file
+
+    def to_json(self) -> str:
+        """The text of a tokenizer.json that HF `tokenizers` reads, added tokens included."""
+        return self.parsing_backend.to_str()
+
+    def save_json(self, path: str | PathLike[str]) -> None:
+        """Write a tokenizer.json that HF `tokenizers` reads, atomically."""
+        with atomic_write(path) as file:
+            file.write(self.to_json().encode("utf-8"))
+
     # ---- names and ids
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
-        """Ids that plain text can never become: special tokens, and those that a chat format keeps for itself."""
+        """Ids that plain text never becomes: special tokens and the tokens of the chat format (see `keep_out`)."""
         return frozenset(token.id for token in self._added if token.special or token.content in self._kept_out)
 
     def keep_out(self, tokens: Iterable[str]) -> None:
@@ -250,23 +202,23 @@ class Tokenizer:
         return self._added
 
     def id_of(self, token: str) -> int | None:
-        """Id of a token given as in the vocabulary, None when there is none."""
+        """Id of a token spelled as in the vocabulary (byte-level alphabet); None if there is no such token."""
         added = self._added_by_content.get(token)
-        found = added.id if added else self._core.token_to_id(token)
+        found = added.id if added else self._plain.token_to_id(token)
         return found if found is None or found < self.vocab_size else None
 
     def added_token(self, token: str) -> AddedToken | None:
-        """The added token with this text."""
+        """The added token with this text; None if there is none."""
         return self._added_by_content.get(token)
 
     def __len__(self) -> int:
-        """Number of ids up to the last one that has a token; the next free row."""
-        return max([self._core.size() - 1, *self._added_by_id]) + 1
+        """The highest id that has a token, plus one: the next free row."""
+        return max([self._plain.size() - 1, *self._added_by_id]) + 1
 
     def add_tokens(self, tokens: Sequence[str], special: bool = False) -> list[int]:
-        """Give each new token the next free row and return the ids; a token that exists keeps its id.
+        """Add tokens, each in the next free row, and return the ids of all; a token that exists keeps its id.
 
-        All or none: raises BadInput when the rows do not suffice, or for an empty or blank token.
+        Adds all tokens or none: raises BadInput when too few rows are free, or for an empty or blank token.
         """
         if isinstance(tokens, str):
             raise BadInput("add_tokens takes a list of tokens, not one string")
@@ -285,7 +237,7 @@ class Tokenizer:
         return [id for token in tokens if (id := self.id_of(token)) is not None]
 
     def _is_out_of_reach(self, token: str) -> bool:
-        """In the vocabulary, but neither an added token nor what its text encodes to (Phi's placeholders)."""
+        """True if the token has an id that its text does not encode to and is no added token: Phi's placeholders."""
         id = self.id_of(token)
         return id is not None and id not in self._added_by_id and self.encode(token) != [id]
 
@@ -304,21 +256,21 @@ class Tokenizer:
             raise BadCheckpoint(f"a tokenizer for {self.vocab_size!r} rows is not possible")
         if len(self) > self.vocab_size:
             raise BadCheckpoint(f"the tokenizer has {len(self)} ids but the model only {self.vocab_size} rows")
-        check_places(self._added, self._core.id_to_token, self._core.token_to_id)
+        check_places(self._added, self._plain.id_to_token, self._plain.token_to_id)
 
     # ---- derived, made on first use
 
     @cached_property
     def parsing_backend(self) -> Backend:
         """HF's tokenizer with the added tokens; it shares the vocabulary with the plain one."""
-        return with_added(self._core.backend, self._added)
+        return with_added(self._plain.backend, self._added)
 
     @cached_property
-    def _words(self) -> Words | None:
-        """The added tokens that are cut out of plain text too; None when there are none."""
+    def _words(self) -> AddedWords | None:
+        """The added tokens that are recognised in plain text too; None if all added tokens are control tokens."""
         if all(id in self.control_ids for id in self._added_by_id):
             return None
-        return Words(self._core, self._added, self.control_ids)
+        return AddedWords(self._plain, self._added, self.control_ids)
 
     @cached_property
     def _table(self) -> _Table:

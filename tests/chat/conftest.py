@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import Tokenizer, phi4_mini
 from tests.tokenizer.vocabularies import small
 
 HERE = Path(__file__).parent
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="session")
 def phi() -> Tokenizer:
     """Phi-4-mini's tokenizer; do not add tokens to it."""
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phi4mini.chat import CallEnd, CallStart, Event, Reply, ReplyReader, parse_reply, reply_of
+from phi4mini.chat import CallEnd, CallStart, Event, ParsedReply, ReplyReader, parse_reply, reply_of
 from phi4mini.chat.call_parser import CallParser
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"required": ["a"]}}}, {"name": "g"}]
@@ -67,14 +67,14 @@ def events(text: str, sizes: list[int]) -> list[Event]:
     return found + parser.end()
 
 
-def through_tokens(phi, text: str) -> Reply:
+def through_tokens(phi, text: str) -> ParsedReply:
     marks = {OPEN: 200025, CLOSE: 200026}
     ids = [id for piece in pieces(text) for id in ([marks[piece]] if piece in marks else phi.encode(piece))]
     reader = ReplyReader(phi, tools=TOOLS)
     return reply_of([event for id in [*ids, 200020] for event in reader.push(id)] + reader.finish())
 
 
-def shape(reply: Reply) -> list[tuple[str, dict[str, Any]]]:
+def shape(reply: ParsedReply) -> list[tuple[str, dict[str, Any]]]:
     return [(call.name, call.arguments) for call in reply.tool_calls]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from phi4mini.chat import Message, Reply, ToolCall, from_openai, messages_from
+from phi4mini.chat import Message, ParsedReply, ToolCall, from_openai, messages_from
 from phi4mini.errors import BadInput
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
@@ -36,7 +36,7 @@ def test_no_arguments(arguments):
 
 def test_calls_go_back_to_openai_and_a_reply_becomes_a_turn():
     assert ToolCall("c1", "f", {"a": 1}).to_openai() == CALL
-    reply = Reply("x", [ToolCall("c1", "f", {})])
+    reply = ParsedReply("x", [ToolCall("c1", "f", {})])
     assert reply.to_message() == Message("assistant", "x", tool_calls=(ToolCall("c1", "f", {}),))
 
 

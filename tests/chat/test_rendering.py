@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from phi4mini import chat
 from phi4mini.chat import Message, ToolCall, encode_segments, render
 from phi4mini.errors import BadInput
-from phi4mini.tokenizer import AddedToken, Tokenizer, phi4
+from phi4mini.tokenizer import AddedToken, phi4, phi4_mini
 from tests.tokenizer.vocabularies import small
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def test_chatml_ids_and_mask(chatml):
 
 
 def test_TP8_added_words_are_one_id_in_every_turn_and_control_tokens_are_not(phi):
-    tokenizer = Tokenizer.phi4_mini()
+    tokenizer = phi4_mini()
     word, opens, closes = tokenizer.add_tokens(["covid19", "<think>", "</think>"])
     turns = [
         Message("system", "About covid19 <|end|>"),

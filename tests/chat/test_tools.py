@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from phi4mini.chat import ToolCall, check_call, functions_of
-from phi4mini.chat.tools import to_json
 from phi4mini.errors import BadInput
 
 WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}, "required": ["city"]}}
@@ -44,10 +43,3 @@ def test_check_call():
         check_call(ToolCall("1", "wether", {}), [WEATHER])
     )
     assert check_call(ToolCall("1", "f", {}), [{"name": "f", "parameters": {"required": 3}}]) is None
-
-
-def test_json_is_the_model_cards():
-    assert to_json({"a": "é", "b": [1, None]}) == '{"a": "é", "b": [1, null]}'
-    for bad in (float("nan"), {1, 2}, "\ud800"):
-        with pytest.raises(BadInput, match="cannot be written as JSON"):
-            to_json(bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi4mini.grammar import Grammars
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import Tokenizer, phi4_mini
 from phi4mini.tokenizer.phi4 import END, ENDOFTEXT
 from tests.grammar.following import allows
 from tests.tokenizer.vocabularies import small
@@ -13,7 +13,7 @@ from tests.tokenizer.vocabularies import small
 
 @pytest.fixture(scope="session")
 def phi() -> Tokenizer:
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 @pytest.fixture(scope="session")

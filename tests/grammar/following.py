@@ -1,30 +1,44 @@
-"""Following a constraint: with a text, token by token, or at random, as a model without a mind would."""
+"""Following a constraint, with a text or at random; a schema they share; and the check that a call is refused."""
 
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
+import pytest
 
-from phi4mini.grammar import Constraint
+from phi4mini.errors import BadInput
+from phi4mini.grammar.llguidance_matcher import GrammarConstraint
 from phi4mini.tokenizer import Tokenizer
 from phi4mini.tokenizer.phi4 import END, ENDOFTEXT
 
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["new", "old", "größer"]}, "maxItems": 3},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
 
-def allowed(constraint: Constraint) -> list[int]:
+
+def allowed(constraint: GrammarConstraint) -> list[int]:
     return np.flatnonzero(np.unpackbits(constraint.mask().view(np.uint8), bitorder="little")).tolist()
 
 
-def allows(constraint: Constraint, id: int) -> bool:
+def allows(constraint: GrammarConstraint, id: int) -> bool:
     return bool(constraint.mask()[id >> 5] >> np.uint32(id & 31) & 1)
 
 
-def admits(constraint: Constraint, tokenizer: Tokenizer, text: str) -> bool:
+def admits(constraint: GrammarConstraint, tokenizer: Tokenizer, text: str) -> bool:
     """Whether the text can be spelled from the tokens that are allowed, and may end there."""
     return spells(constraint, tokenizer, text) and allows(constraint, END)
 
 
-def spells(constraint: Constraint, tokenizer: Tokenizer, text: str) -> bool:
+def spells(constraint: GrammarConstraint, tokenizer: Tokenizer, text: str) -> bool:
     """Whether the tokens that are allowed spell the text, the canonical ones where there is a choice."""
     data = text.encode()
     while data:
@@ -44,7 +58,7 @@ def _starts(tokenizer: Tokenizer, id: int, data: bytes) -> bool:
     return id not in tokenizer.control_ids and text != b"" and data.startswith(text)
 
 
-def wander(constraint: Constraint, seed: int, most: int = 400) -> list[int]:
+def wander(constraint: GrammarConstraint, seed: int, most: int = 400) -> list[int]:
     """Random allowed ids until the end, which is left out, or until `most` of them."""
     dice, ids = random.Random(seed), []
     while not constraint.done and len(ids) < most:
@@ -55,3 +69,12 @@ def wander(constraint: Constraint, seed: int, most: int = 400) -> list[int]:
             constraint.accept(id)
         ids += chosen
     return ids
+
+
+def refused(make, expected: str) -> None:
+    """The call raises one line that matches, within a second."""
+    start = time.perf_counter()
+    with pytest.raises(BadInput, match=expected) as caught:
+        make()
+    assert time.perf_counter() - start < 1
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

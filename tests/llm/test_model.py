@@ -15,7 +15,7 @@ from phi4mini.errors import BadCheckpoint, BadInput, Phi4MiniError, TooLong
 from phi4mini.llm.model import generation_defaults, load, load_config, load_tokenizer
 from phi4mini.llm.run import Run, untrained_ids
 from phi4mini.model.reference import forward
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import from_bpe, from_bytes, phi4_mini, to_bytes
 from phi4mini.tokenizer.bytelevel import CHARS
 
 CAPITAL = "What is the capital of France?"
@@ -211,7 +211,7 @@ def test_log_probabilities_agree_wherever_they_come_from(model):
 
 def run_of(text: str, stop: list[str]) -> tuple[Run, list[Token]]:
     """A run of Phi-4-mini's whose tokens spell `text`."""
-    tokenizer = Tokenizer.phi4_mini()
+    tokenizer = phi4_mini()
     run = Run([0], {"stop": stop}, tokenizer, (), ReplyReader(tokenizer, "phi"))
     ids = tokenizer.encode(text, parse_special=True)
     ends = [None] * (len(ids) - 1) + ["stop"]
@@ -235,7 +235,7 @@ def test_text_held_for_a_stop_string_comes_before_the_call():
 
 
 def test_half_a_character_at_the_end_is_shown_as_such():
-    tokenizer = Tokenizer.phi4_mini()
+    tokenizer = phi4_mini()
     ids = tokenizer.encode("🦊")
     run = Run([0], {}, tokenizer, ())
     tokens = [Token(run.request, ids[0], None, None, "length")]
@@ -243,7 +243,7 @@ def test_half_a_character_at_the_end_is_shown_as_such():
 
 
 def test_untrained_rows_of_phi_are_never_drawn_and_trained_ones_may_be():
-    tokenizer = Tokenizer.phi4_mini()
+    tokenizer = phi4_mini()
     ids = set(untrained_ids(tokenizer, 200_064))
     assert ids == {199_998, *range(200_000, 200_018), *range(200_029, 200_064)}
     tokenizer.add_tokens(["<|mine|>"])
@@ -279,9 +279,9 @@ def test_TP5_a_chat_format_can_be_named_and_the_store_keeps_its_own(demo_store):
 
 def test_TP9_unused_rows_of_a_gguf_are_never_drawn():
     kinds = [1] * 256 + [5, 3, 4, 5, 5]
-    tokenizer = Tokenizer.from_bpe([*CHARS, "[PAD256]", "<s>", "mine", "[PAD259]", "[PAD260]"], [], kinds, pre="gpt-2")
+    tokenizer = from_bpe([*CHARS, "[PAD256]", "<s>", "mine", "[PAD259]", "[PAD260]"], [], kinds, pre="gpt-2")
     assert untrained_ids(tokenizer, 264) == (256, *range(259, 264))
-    assert untrained_ids(Tokenizer.from_bytes(tokenizer.to_bytes()), 264) == (256, *range(259, 264))
+    assert untrained_ids(from_bytes(to_bytes(tokenizer)), 264) == (256, *range(259, 264))
 
 
 def test_numbers_and_generation_defaults_come_without_a_model(demo_store, tmp_path, monkeypatch):

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from phi4mini.engine.request import Token
 from phi4mini.llm.run import Run
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import Tokenizer, phi4_mini
 
 TEXTS = ["One, two, three, four.", "a  b\n\nc", "😀 👍🏽 naïve 日本語", "<|end|> spelled", '}{"x": [1, 2]}', "…"]
 
 
 @pytest.fixture(scope="module")
 def phi() -> Tokenizer:
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 def read(tokenizer: Tokenizer, ids: list[int], stops: list[str], end: int | None = None) -> tuple[Run, str, list]:

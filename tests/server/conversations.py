@@ -10,7 +10,7 @@ from phi4mini.server.dialects.anthropic import messages_input
 from phi4mini.server.dialects.openai import responses_input
 from phi4mini.server.dialects.openai.chat_input import chat_turns
 from phi4mini.server.http.parse_body import parsed
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import Tokenizer, phi4_mini
 from tests.tokenizer.vocabularies import small
 
 PARAMETERS = {"type": "object", "properties": {"a": {}}}
@@ -23,7 +23,7 @@ MARKS = {"phi": ("<|tool_call|>", "<|/tool_call|>"), "chatml": ("<tool_call>", "
 @cache
 def tokenizer_of(format: str) -> Tokenizer:
     """Phi's own, or single bytes with ChatML's control tokens."""
-    return Tokenizer.phi4_mini() if format == "phi" else small()
+    return phi4_mini() if format == "phi" else small()
 
 
 def turns_of(dialect: str, listed: str, ignored: list[str] | None = None) -> list[Message]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tokenizers
 
-from phi4mini.tokenizer import Tokenizer, ranks
+from phi4mini.tokenizer import Tokenizer, phi4_mini, ranks
 from phi4mini.tokenizer.bytelevel import to_chars
 from scripts.build_ranks import split_point
 
@@ -32,13 +32,13 @@ def config() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def shared_phi() -> Tokenizer:
     """Phi-4-mini's tokenizer; do not add tokens to it."""
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 @pytest.fixture
 def phi() -> Tokenizer:
     """One of its own for tests that change it."""
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 @pytest.fixture(scope="session")

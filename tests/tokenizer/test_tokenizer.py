@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -184,3 +185,15 @@ def test_vocabulary_whose_merges_spell_a_control_token():
     assert tokenizer.encode("a<s>b") == list(b"a<s>b")
     assert tokenizer.decode(tokenizer.encode("a<s>b")) == "a<s>b"
     assert tokenizer.id_of("<s>") in tokenizer.encode("a<s>b", parse_special=True)
+
+
+def test_hf_reads_what_save_json_writes(phi, reference, tmp_path):
+    text = "hello <|mine|> wörld<|im_end|><|end|> \n<|mine|>  x"
+    phi.add_tokens(["<|mine|>"])
+    path = tmp_path / "tokenizer.json"
+    phi.save_json(path)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    ids = theirs.encode(text, add_special_tokens=False).ids
+    assert ids == phi.encode(text, parse_special=True) and 200029 in ids
+    assert theirs.decode(ids, skip_special_tokens=False) == phi.decode(ids)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tokenizer.json"]

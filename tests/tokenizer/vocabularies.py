@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import Tokenizer, from_bpe
 from phi4mini.tokenizer.bytelevel import CHARS
 
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -13,4 +13,4 @@ def small(pre: str = "gpt-2", control: tuple[str, ...] = CHATML, merges: tuple[s
     """The 256 bytes at ids 0 to 255, then what the merges make, then the control tokens."""
     tokens = [*CHARS, *(merge.replace(" ", "") for merge in merges), *control]
     types = [1] * (len(tokens) - len(control)) + [3] * len(control)
-    return Tokenizer.from_bpe(tokens, merges, types, pre=pre)
+    return from_bpe(tokens, merges, types, pre=pre)

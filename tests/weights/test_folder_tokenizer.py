@@ -10,7 +10,7 @@ import pytest
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.llm.run import untrained_ids
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import from_bytes, to_bytes
 from phi4mini.weights.checkpoints.folder import open_folder
 from tests.weights.twins import CHATML, small_folder
 
@@ -112,7 +112,7 @@ BROUGHT_TOKENS = [  # files, then id, special and rstrip of each token that must
 def test_TP7_added_tokens_reach_the_shipped_vocabulary(tmp_path, files, expected, caplog):
     opened = open_folder(phi_folder(tmp_path / "m", **files)).tokenizer
     assert opened.is_phi4 and "added_tokens.json" not in caplog.text
-    for tokenizer in (opened, Tokenizer.from_bytes(opened.to_bytes())):
+    for tokenizer in (opened, from_bytes(to_bytes(opened))):
         for content, (id, special, rstrip) in expected.items():
             token = tokenizer.added_token(content)
             assert (token.id, token.special, token.rstrip) == (id, special, rstrip)

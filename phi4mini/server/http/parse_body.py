@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.inspect import LiteralType, StructType, UnionType, type_info
 
-from phi4mini.chat.json_text import Number, number, plain
+from phi4mini.chat.verbatim_json import Number, number, plain
 from phi4mini.server.http.errors import ApiError
 from phi4mini.server.http.unread_fields import unread
 

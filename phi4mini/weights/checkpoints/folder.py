@@ -233,8 +233,8 @@ def _homes(folder: Path, files: dict[str, SafetensorsFile]) -> dict[str, str]:
 
 def _tokenizer(folder: Path, config: Config) -> tuple[Any, str | None]:
     """The tokenizer and the chat template (text, or None). Raises `NotFound` or `BadCheckpoint`."""
-    from phi4mini.tokenizer import Tokenizer
-    from phi4mini.tokenizer.sources import phi4_mini_with
+    from phi4mini.tokenizer import from_json
+    from phi4mini.tokenizer.shipped import phi4_mini_with
 
     settings = read_json(folder, "tokenizer_config.json", {})
     if not isinstance(settings, dict):
@@ -244,7 +244,7 @@ def _tokenizer(folder: Path, config: Config) -> tuple[Any, str | None]:
         settings = _with_names(folder, settings)
         if (folder / "tokenizer.json").exists():
             data = _bounded(_inside(folder, "tokenizer.json"))
-            return Tokenizer.from_json(data, settings, config.vocab_size), template
+            return from_json(data, settings, config.vocab_size), template
         if _has_shipped_vocabulary(config):
             return phi4_mini_with(settings, config.vocab_size), template  # the one vocabulary we carry
     except BadCheckpoint as error:
@@ -278,7 +278,7 @@ def _default(template: Any) -> str | None:
 
 def _with_names(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the tokens of added_tokens.json, which HF reads where the settings list none themselves."""
-    from phi4mini.tokenizer.sources import names_as_config
+    from phi4mini.tokenizer.tokenizer_config import names_as_config
 
     names = read_json(folder, "added_tokens.json", {})
     if not names:

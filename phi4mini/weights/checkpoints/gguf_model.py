@@ -120,7 +120,7 @@ def _interleaved(heads: int, rows: int) -> np.ndarray:
 
 
 def _tokenizer(file: Gguf, config: Config) -> Any:
-    from phi4mini.tokenizer import Tokenizer
+    from phi4mini.tokenizer import from_bpe
 
     prefix = "tokenizer.ggml."
     meta = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
@@ -136,7 +136,7 @@ def _tokenizer(file: Gguf, config: Config) -> Any:
     if len(meta["tokens"]) > config.vocab_size:
         raise BadCheckpoint(f"the tokenizer has {len(meta['tokens'])} tokens, the model {config.vocab_size} rows")
     types = meta.get("token_type")
-    return Tokenizer.from_bpe(
+    return from_bpe(
         meta["tokens"],
         meta["merges"],
         types if isinstance(types, list) and all(type(kind) is int for kind in types) else None,

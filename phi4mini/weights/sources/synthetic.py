@@ -34,7 +34,7 @@ def write_synthetic(
     """Write a Phi-4-mini store of random weights with the given number of layers; its header keeps `source`. Takes
     seconds, and 2.2 GB in q4.
     """
-    from phi4mini.tokenizer import Tokenizer
+    from phi4mini.tokenizer import phi4_mini, to_bytes
 
     full = Config.phi4_mini()
     if not 1 <= layers <= full.num_layers:
@@ -43,7 +43,7 @@ def write_synthetic(
     shapes = names.arrays(config)
     formats = {name: chosen.wanted(name, True) for name, shape in shapes.items() if len(shape) == 2}
     told = source or {"name": "synthetic"}
-    contents = Contents(config, Tokenizer.phi4_mini().to_bytes(), "phi", quant, told, formats)
+    contents = Contents(config, to_bytes(phi4_mini()), "phi", quant, told, formats)
     pools: dict[tuple[str, int], np.ndarray] = {}
 
     def array(name: str) -> Iterator[np.ndarray]:

@@ -48,6 +48,8 @@ def convert(
 
 def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -> Contents:
     """What the store will hold, the format of every matrix decided."""
+    from phi4mini.tokenizer import to_bytes
+
     chosen = recipe(quant)
     config = checkpoint.config
     formats = {
@@ -66,7 +68,7 @@ def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -
             kept[0],
             len(kept) - 1,
         )
-    chat, tokenizer = checkpoint.chat, checkpoint.tokenizer.to_bytes()
+    chat, tokenizer = checkpoint.chat, to_bytes(checkpoint.tokenizer)
     return Contents(config, tokenizer, chat.name, quant, source, formats, chat.note)
 
 

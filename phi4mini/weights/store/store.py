@@ -115,9 +115,9 @@ class OpenModel:
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, built when first asked for."""
-        from phi4mini.tokenizer import Tokenizer
+        from phi4mini.tokenizer import from_bytes
 
-        return Tokenizer.from_bytes(self.tokenizer_bytes)
+        return from_bytes(self.tokenizer_bytes)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Read everything: every hash, and that no weight or scale is NaN or infinite. Raises `BadCheckpoint`."""

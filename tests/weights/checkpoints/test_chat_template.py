@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from phi4mini.chat.templates import Phi, Phi4, Phi35, format_named
+from phi4mini.chat.templates import format_named
+from phi4mini.chat.templates.phi import Phi, Phi4, Phi35
 from phi4mini.errors import BadInput
 from phi4mini.llm.model import load_tokenizer
 from phi4mini.weights import load

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from phi4mini.llm.results import TokenLogprob
 from phi4mini.server.dialects.openai.text_logprobs import TextLogprobWriter, key_of
-from phi4mini.tokenizer import Tokenizer
+from phi4mini.tokenizer import Tokenizer, phi4_mini
 
 PATH = "/v1/completions"
 
 
 @pytest.fixture(scope="module")
 def phi() -> Tokenizer:
-    return Tokenizer.phi4_mini()
+    return phi4_mini()
 
 
 def entry(tokenizer: Tokenizer, id: int, others: list[int]) -> TokenLogprob:
