@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, peers
-from benchmarks.load import KINDS, Phase, ask, closed_loop, figures, first_texts
 from benchmarks.peers import Absent
-from benchmarks.prompts import prompts
 from benchmarks.report import heading, save, table
 from benchmarks.rounds import all_ratios, median, summary
-from benchmarks.served import Served
-from benchmarks.wire import Target, WireError, fetch
-from benchmarks.workers import Worker, WorkerFailed
+from benchmarks.server.load import KINDS, Phase, ask, closed_loop, figures, first_texts
+from benchmarks.server.prompts import prompts
+from benchmarks.server.served import Served
+from benchmarks.server.wire import Target, WireError, fetch
+from benchmarks.workers.driver import Worker, WorkerFailed
 from phi4mini.kernels.cpu import cpu
 
 RESULTS = Path(__file__).parent / "results"
@@ -127,7 +127,7 @@ def peer(load: Load, served: Served, threads: int, a: argparse.Namespace) -> dic
     try:
         served.hold()
         python, gguf = peers.python_of("llama"), peers.prepared(peers.gguf(a.layers))
-        worker = Worker("llama", [str(python), "-m", "benchmarks.worker_llama", str(gguf), "--threads", str(threads)])
+        worker = Worker("llama", [str(python), "-m", "benchmarks.workers.llama", str(gguf), "--threads", str(threads)])
     except (Absent, WorkerFailed) as error:
         say(str(error))
         return {"absent": str(error)}

@@ -4,10 +4,10 @@ GGUF.
 
 from __future__ import annotations
 
-from benchmarks.bench import Bench
+from benchmarks.model.bench import Bench
 from benchmarks.report import Line, at_least, speed
 from benchmarks.rounds import all_ratios, summary
-from benchmarks.workers import Worker
+from benchmarks.workers.driver import Worker
 from phi4mini.weights.sources.demo import demo_gguf
 
 _PROMPT, _NEW, _DEEP = 512, 64, 4096

@@ -1,6 +1,6 @@
 """Worker: this package's engine on one store, fed with random ids; speculation off unless a command asks for it.
 
-python -m benchmarks.worker_ours MODEL [--quant q4] [--kv int8] [--ctx N] [--threads N]
+python -m benchmarks.workers.ours MODEL [--quant q4] [--kv int8] [--ctx N] [--threads N]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import Operations, obey
+from benchmarks.workers.obey import Operations, obey
 from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import peers
 from benchmarks.peers import Absent
-from benchmarks.workers import Worker, WorkerFailed
+from benchmarks.workers.driver import Worker, WorkerFailed
 from phi4mini.kernels import peak
 from phi4mini.kernels.cpu import cpu
 from phi4mini.weights.load import ensure_store
@@ -52,7 +52,7 @@ class Bench:
         if ctx:
             options += ["--ctx", str(ctx)]
         return self._worker(
-            f"ours {model} {quant} {kv}", [sys.executable, "-m", "benchmarks.worker_ours", model, *options]
+            f"ours {model} {quant} {kv}", [sys.executable, "-m", "benchmarks.workers.ours", model, *options]
         )
 
     def llama(self, gguf: Path) -> Worker | None:
@@ -75,7 +75,7 @@ class Bench:
     def _peer(self, peer: str, model: Path, more: Sequence[str]) -> Worker | None:
         try:
             python, path = peers.python_of(peer), peers.prepared(model)
-            module = f"benchmarks.worker_{peer}"
+            module = f"benchmarks.workers.{peer}"
             command = [str(python), "-m", module, str(path), "--threads", str(self.threads), *more]
             worker = self._worker(f"{peer} {model.name}", command)
         except (Absent, WorkerFailed) as error:

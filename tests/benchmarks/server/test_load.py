@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from benchmarks.load import Answer, Phase, ask, closed_loop, figures, first_texts
-from benchmarks.wire import Target, WireError, fetch
+from benchmarks.server.load import Answer, Phase, ask, closed_loop, figures, first_texts
+from benchmarks.server.wire import Target, WireError, fetch
 from tests.benchmarks.tiny_server import tiny_server, url_of
 
 

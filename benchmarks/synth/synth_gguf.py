@@ -1,6 +1,6 @@
 """Write a Phi-4-mini GGUF in Q4_0 with random weights, for timing llama.cpp. Runs in llama.cpp's environment.
 
-    python -m benchmarks.synth_gguf OUT.gguf [LAYERS]           needs: numpy, gguf
+    python -m benchmarks.synth.synth_gguf OUT.gguf [LAYERS]           needs: numpy, gguf
 
 Blocks are random bytes under sane scales, so speed is real and text is noise. As llama.cpp's own quantiser does, the
 tied embedding is Q6_K and all else Q4_0.

@@ -17,8 +17,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.prompts import SHIPPED
-from benchmarks.wire import DONE, Exchange, Target, WireError, exchange, fetch
+from benchmarks.server.prompts import SHIPPED
+from benchmarks.server.wire import DONE, Exchange, Target, WireError, exchange, fetch
 
 WEIGHTS = {"chat": 3, "stream": 4, "completion": 2, "tools": 1, "bad": 2}
 LEAVES = ("queue", "prefill", "decode")

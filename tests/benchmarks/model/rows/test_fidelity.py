@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.rows.fidelity import Tally, divergence
+from benchmarks.model.rows.fidelity import Tally, divergence
 
 
 def test_equal_logits_agree_and_do_not_diverge():

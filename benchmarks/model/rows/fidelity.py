@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import outliers
-from benchmarks.bench import Bench
+from benchmarks.model import outliers
+from benchmarks.model.bench import Bench
 from benchmarks.report import Line
-from benchmarks.workers import Worker
+from benchmarks.workers.driver import Worker
 from phi4mini.weights.sources.demo import demo_gguf
 from tests.golden.demo import chats, prose_chunks
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.bench import Bench
+from benchmarks.model.bench import Bench
 from benchmarks.report import Line, at_most
 from benchmarks.rounds import median, summary
-from benchmarks.workers import ROOT, Worker, WorkerFailed
+from benchmarks.workers.driver import ROOT, Worker, WorkerFailed
 from phi4mini.model.config import Config
 
 _STARTS, _WORDS, _NEW = 5, 500, 16
@@ -102,7 +102,7 @@ def _compile(store: Path) -> tuple[float, int]:
     seconds = []
     with tempfile.TemporaryDirectory() as home:
         for _ in range(2):
-            command = [sys.executable, "-m", "benchmarks.worker_ours", str(store)]
+            command = [sys.executable, "-m", "benchmarks.workers.ours", str(store)]
             began = time.perf_counter()
             worker = Worker("ours, empty cache", command, os.environ | {"PHI4MINI_HOME": home})
             worker.ask("programs")

@@ -7,7 +7,7 @@ computed: the cache is filled with plausible random bytes, which take the same t
 
 from __future__ import annotations
 
-from benchmarks.bench import CONTEXT, Bench
+from benchmarks.model.bench import CONTEXT, Bench
 from benchmarks.peers import gguf
 from benchmarks.report import Line, at_least, speed
 from benchmarks.rounds import Reading, median, ratios, summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gguf
 import numpy as np
 
-from benchmarks import outliers
+from benchmarks.model import outliers
 
 
 def test_the_peer_s_rounding_is_what_the_gguf_package_does():

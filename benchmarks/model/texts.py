@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workers import ROOT
+from benchmarks.workers.driver import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
 _FORM = """Fill in this JSON form for each of the problems below, one object after the other, as a JSON list.

@@ -1,6 +1,6 @@
 """Worker: llama.cpp, through llama-cpp-python in an environment of its own, on one GGUF.
 
-    python -m benchmarks.worker_llama MODEL.gguf [--threads N]
+    python -m benchmarks.workers.llama MODEL.gguf [--threads N]
 
 Its own defaults everywhere (f16 KV, flash attention as it chooses, batches of 2,048 in passes of 512); the file is read
 into memory, because only then does it rearrange the weights for this CPU.
@@ -17,7 +17,7 @@ from typing import Any
 import llama_cpp as L
 import numpy as np
 
-from benchmarks.worker import Operations, obey
+from benchmarks.workers.obey import Operations, obey
 
 _BATCH = 2048
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.wire import DONE, Target, WireError, exchange
+from benchmarks.server.wire import DONE, Target, WireError, exchange
 
 KINDS = ("ttft", "tpot", "itl", "e2el")
 

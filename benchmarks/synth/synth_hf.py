@@ -1,7 +1,7 @@
 """Write a Hugging Face Phi-4-mini folder with random bfloat16 weights, to be exported for OpenVINO. Runs in its
 environment.
 
-    python -m benchmarks.synth_hf OUT < numbers.json            needs: torch, transformers
+    python -m benchmarks.synth.synth_hf OUT < numbers.json            needs: torch, transformers
 
 numbers.json holds the keyword arguments of Phi3Config. 32 layers: 7.7 GB, about two minutes.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.bench import CONTEXT, Bench
+from benchmarks.model.bench import CONTEXT, Bench
 from benchmarks.peers import gguf
 from benchmarks.report import Line, at_least, speed
 from benchmarks.rounds import Reading, ratios, summary

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workers import Worker, WorkerFailed
+from benchmarks.workers.driver import Worker, WorkerFailed
 
 WORKER = """
 import os, sys, threading, time
-from benchmarks.worker import obey
+from benchmarks.workers.obey import obey
 
 count = 0
 def spin():

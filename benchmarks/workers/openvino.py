@@ -1,6 +1,6 @@
 """Worker: OpenVINO GenAI, in an environment of its own, on one exported folder.
 
-    python -m benchmarks.worker_openvino FOLDER [--threads N]
+    python -m benchmarks.workers.openvino FOLDER [--threads N]
 
 Its pipeline does prompt and answer in one call, so `prefill` is told how many tokens to make `then`, and reports both
 times as the pipeline's own metrics have them. Its own defaults otherwise (u8 KV).
@@ -16,7 +16,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai as og
 
-from benchmarks.worker import Operations, obey
+from benchmarks.workers.obey import Operations, obey
 
 
 class OpenVino:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workers import ROOT, WorkerFailed
+from benchmarks.workers.driver import ROOT, WorkerFailed
 from phi4mini.files import cache_home
 
 _START, _END = 600.0, 60.0  # seconds: a model may be made first; streams are drained

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.bench import Bench
+from benchmarks.model.bench import Bench
+from benchmarks.model.texts import Task, tasks
 from benchmarks.report import Line
 from benchmarks.rounds import median, summary
-from benchmarks.texts import Task, tasks
-from benchmarks.workers import Worker
+from benchmarks.workers.driver import Worker
 
 _TOKENS, _ROUNDS, _MOST = 192, 3, 15
 _SECONDS = 4.0  # of decoding without speculation, if _MOST rounds have so much

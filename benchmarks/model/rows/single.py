@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from benchmarks.bench import CONTEXT, Bench
+from benchmarks.model.bench import CONTEXT, Bench
 from benchmarks.peers import gguf
 from benchmarks.report import Line, at_least, speed
 from benchmarks.rounds import Reading, all_ratios, median, ratios, shares, summary
