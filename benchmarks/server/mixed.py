@@ -112,10 +112,10 @@ class Mix:
 
     def _asked(self, kind: str, which: int) -> Asked:
         if kind == "bad":
-            path, body = BAD[which]
-            if body == TOO_LONG:
-                body = {**_ASKED, "messages": [{"role": "user", "content": "word " * (self.ctx + 64)}]}
-            return Asked(kind, which, path, body)
+            path, bad = BAD[which]
+            if bad == TOO_LONG:
+                bad = {**_ASKED, "messages": [{"role": "user", "content": "word " * (self.ctx + 64)}]}
+            return Asked(kind, which, path, bad)
         body: dict[str, Any] = {"model": self.model, "temperature": 0, "seed": 0, "max_tokens": 4 + 3 * which}
         if kind == "completion":
             return Asked(kind, which, _COMPLETION, {**body, "prompt": SHIPPED[which]})
