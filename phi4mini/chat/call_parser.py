@@ -3,7 +3,7 @@
 Understood as calls: a native call (between marks, the closing one may be missing) holding a list, an object, or several
 in a row, brackets or not, with or without `functools` in front; `functools[...]` at the start of a reply, or later when
 the names are known; a bare list or object at the start whose names are known and which has arguments. Arguments may be
-an object or a JSON string, and are called `parameters` by some models (`scanner.py`).
+an object or a JSON string, and are called `parameters` by some models (`call_scanner.py`).
 
 Promises that text which only looks like a call, and a call that breaks off or is malformed, comes out as text and is
 never lost. Knows no ids (`reading.py`).

@@ -4,7 +4,7 @@
 the tool's own description. Promises that nesting, strings and escapes are followed exactly (a `]` or `}` inside a
 string ends nothing), that the argument text handed out, joined, is valid JSON once the object is complete, and that
 what is not a call is known as early as its first wrong key. Raw line breaks inside strings, which models do write, are
-passed on escaped. Knows nothing of lists, tags or tools (`calls.py`).
+passed on escaped. Knows nothing of lists, tags or tools (`call_parser.py`).
 """
 
 from __future__ import annotations

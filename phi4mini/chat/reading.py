@@ -1,7 +1,7 @@
 """A reply's ids, or its text, to text pieces and tool calls: the only reader of control tokens.
 
 Promises that control tokens never come out as text, that text is never cut inside a character, that calls in any of the
-known forms are found (`calls.py` lists them) and that nothing else of the reply is lost, whatever the ids.
+known forms are found (`call_parser.py` lists them) and that nothing else of the reply is lost, whatever the ids.
 Knows no engine and no server.
 """
 

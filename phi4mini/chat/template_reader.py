@@ -4,7 +4,7 @@
 loops over the messages, conditions on roles and on what is there. Promises that anything else (a filter, a call, a
 slice, a macro, arithmetic) makes the answer None, never a guess; that `generation` markers and comments change nothing;
 that template and time are bounded. White space around tags goes as HF transformers sets Jinja up.
-Knows no formats (`formats.py`).
+Knows no formats (`templates.py`).
 """
 
 from __future__ import annotations
