@@ -2,8 +2,8 @@
 
 Drafts and dialects meet here: an https `$schema`, draft 4's boolean `exclusiveMinimum`, a discriminated union whose tag
 is not required, patterns of ECMA-262 (`schema_patterns.py`). Promises that what comes out admits nothing that the
-schema, but for the dropped places, refuses; that each dropped place is named; that what is no JSON schema at all is a `BadInput`
-in any case. It never looks into `enum`, `const`, `default` and `examples`, which are data.
+schema, but for the dropped places, refuses; that each dropped place is named; that what is no JSON schema at all is a
+`BadInput` in any case. It never looks into `enum`, `const`, `default` and `examples`, which are data.
 """
 
 from __future__ import annotations
