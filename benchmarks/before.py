@@ -71,7 +71,7 @@ def start(tree: Path, model: str) -> float:
 
 
 def one_round(sides: dict[str, tuple[Path, Worker]], model: str, number: int, into: dict[str, Speeds]) -> None:
-    """All rows once, side by side; who goes first changes from round to round."""
+    """All rows once, side by side; the side that goes first changes from round to round."""
     order = list(sides)[:: 1 if number % 2 else -1]
     for name in order:
         seconds = sides[name][1].ask("prefill", n=PROMPT, seed=number)["seconds"]

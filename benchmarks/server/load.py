@@ -109,8 +109,8 @@ class Phase:
 async def closed_loop(
     target: Target, bodies: Sequence[Mapping[str, Any]], users: int, requests: int, salt: str | None, patience: float
 ) -> Phase:
-    """`users` who ask one question after the other, `requests` in all, going round `bodies`. With `salt`, nobody begins
-    with a prompt that another phase or an earlier round has left in the server's cache.
+    """`users` that each send one request after the other, `requests` in all, with `bodies` in turn. With `salt`, the
+    server's cache holds no prompt of this phase from another phase or an earlier round.
     """
     waiting = iter(range(requests))
     answers: list[Answer] = []

@@ -134,7 +134,7 @@ class Mix:
         return Asked("leaving", asked.which, asked.path, body, leave)
 
     def _new_prompt(self, words: int) -> list[dict[str, str]]:
-        """A prompt that nobody has asked yet."""
+        """A prompt that was not asked before."""
         drawn = (self._random.choice(SHIPPED).split()[0] for _ in range(words))
         return [{"role": "user", "content": " ".join(drawn)}]
 

@@ -105,7 +105,7 @@ class Served:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """A port on which no process listens at this moment."""
     with socket.socket() as some:
         some.bind(("127.0.0.1", 0))
         port: Any = some.getsockname()[1]
