@@ -10,7 +10,8 @@ LIVE := .venv-live
 CLIENTS := .venv-clients
 COVER ?= tests
 # The fast lane: what each promise rests on, with few kernels to compile. Of the files of many cases it takes one store
-# (q4 weights, int8 cache) and the float engine against the definition.
+# (q4 weights, int8 cache) and the float engine against the definition. Its matrices are tiny: on a busy machine NumPy's
+# threads would wait for each other ten times as long as they compute.
 FAST := tests/test_house.py tests/test_docs.py tests/test_files.py tests/model/test_reference.py \
 	tests/formats/test_matrix.py tests/kernels/test_norm.py tests/engine/test_engine.py \
 	tests/engine/compute/test_forward.py tests/engine/test_invariance.py \
@@ -30,7 +31,7 @@ chat: $(VENV)/.ready ## fetch the demo model if needed and answer PROMPT="..."
 	@$(VENV)/bin/phi4mini run -m demo -q f32 --kv f32 "$$PROMPT" </dev/null
 
 fast: $(VENV)/.ready-dev ## the tests that find most, in under 30 s once kernels are compiled: definition, tiny engine, house, docs
-	$(VENV)/bin/python -m pytest -q $(FAST)
+	OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q $(FAST)
 
 test: $(VENV)/.ready-dev ## run the whole test suite but what is slow or live
 	$(VENV)/bin/python -m pytest
@@ -58,7 +59,7 @@ bench-peers: $(VENV)/.ready $(BENCH_LLAMA) $(BENCH_OPENVINO) ## install llama.cp
 	$(VENV)/bin/python -m benchmarks.prepare
 
 clean: ## remove what make built; models stay in the cache (phi4mini ls, phi4mini rm)
-	rm -rf $(VENV) $(LIVE) $(CLIENTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(LIVE) $(CLIENTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage dist build
 
 # A stamp file says that an environment is complete; a change of pyproject.toml brings it up to date.
 

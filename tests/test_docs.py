@@ -125,14 +125,11 @@ SUFFIXES = (".py", ".md", ".js", ".css", ".yml", ".toml")
 
 @cache
 def our_files() -> set[str]:
+    """The path of every file, and each end of it: tests/chat/conftest.py, chat/conftest.py, conftest.py."""
     folders = [ROOT / name for name in (*CODE, "docs", ".github")]
     nested = {path for folder in folders for path in folder.rglob("*") if path.suffix in SUFFIXES}
-    return {name_of(path) for path in {*nested, *ROOT.glob("*"), *ROOT.glob(".*")} if path.is_file()}
-
-
-def is_a_file(name: str) -> bool:
-    """A whole path, the end of one, or the name of a file in any folder."""
-    return any(f"/{file}".endswith(f"/{name}") for file in our_files())
+    parts = [path.relative_to(ROOT).parts for path in {*nested, *ROOT.iterdir()} if path.is_file()]
+    return {"/".join(those[first:]) for those in parts for first in range(len(those))}
 
 
 def comments_and_docstrings(path: Path) -> Iterator[str]:
@@ -160,13 +157,13 @@ TOLD = [
 def test_files_and_modules_that_prose_names_exist(path):
     text = prose(path)
     files = set(FILE_NAME.findall(text)) - NOT_OURS
-    assert sorted(name for name in files if not is_a_file(name)) == []
+    assert sorted(name for name in files if name not in our_files()) == []
     assert sorted(name for name in set(MODULE_NAME.findall(text)) if not is_a_module(name)) == []
 
 
 def test_a_file_that_is_gone_is_found_out():
     said = "`kernels/gone.py`, norm.py, [page](../docs/engine.md), phi4mini.engine.gone, phi4mini.engine.engine.Engine"
-    assert [name for name in FILE_NAME.findall(said) if not is_a_file(name)] == ["kernels/gone.py"]
+    assert [name for name in FILE_NAME.findall(said) if name not in our_files()] == ["kernels/gone.py"]
     assert [name for name in MODULE_NAME.findall(said) if not is_a_module(name)] == ["phi4mini.engine.gone"]
 
 
