@@ -2,9 +2,10 @@
 
     python -m benchmarks.before HEAD~3 [--rounds 5] [--model synthetic] [--json]
 
-The commit is checked out into a temporary git worktree; each side is a worker of its own tree (workers.py), and the one
-that is not asked is held. Prefill of 512 tokens, decode in turns of 16, eight streams, and the time from the start of
-`phi4mini run` to its first token. A ratio is now over before, above 1 is faster; medians with minimum and maximum.
+The commit is checked out into a temporary git worktree; each side is a worker process of its own tree
+(workers/driver.py), and the side that is not asked is held. Prefill of 512 tokens, decode in turns of 16, eight
+streams, and the time from the start of `phi4mini run` to its first token. A ratio is now over before, above 1 is
+faster; medians with minimum and maximum.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.rounds import median, summary
-from benchmarks.workers import ROOT, Worker
+from benchmarks.workers.driver import ROOT, Worker
 
 PROMPT, TURN, TURNS, STREAMS, STEPS = 512, 16, 4, 8, 16
 ROWS = (f"prefill {PROMPT}", f"decode {TURN}", f"{STREAMS} streams", "start")
@@ -45,9 +46,15 @@ def environment(tree: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tree)}
 
 
+def worker_module(tree: Path) -> str:
+    """The module of our worker in that tree; commits before 2026-11-28 have it beside this file."""
+    moved = (tree / "benchmarks" / "workers" / "ours.py").is_file()
+    return "benchmarks.workers.ours" if moved else "benchmarks.worker_ours"
+
+
 def worker(name: str, tree: Path, model: str) -> Worker:
     """One side, its first passes made."""
-    command = [sys.executable, "-m", "benchmarks.worker_ours", model, "--ctx", "2048"]
+    command = [sys.executable, "-m", worker_module(tree), model, "--ctx", "2048"]
     made = Worker(name, command, environment(tree), tree)
     made.ask("prefill", n=PROMPT, seed=99)
     made.ask("decode", n=4)
@@ -64,7 +71,7 @@ def start(tree: Path, model: str) -> float:
 
 
 def one_round(sides: dict[str, tuple[Path, Worker]], model: str, number: int, into: dict[str, Speeds]) -> None:
-    """All rows once, side by side; who goes first changes from round to round."""
+    """All rows once, side by side; the side that goes first changes from round to round."""
     order = list(sides)[:: 1 if number % 2 else -1]
     for name in order:
         seconds = sides[name][1].ask("prefill", n=PROMPT, seed=number)["seconds"]

@@ -1,4 +1,4 @@
-"""The machine a result belongs to, in words that say nothing about who runs it: no host name, no path."""
+"""The machine that a result belongs to, without what would identify its owner: no host name, no path."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.workers import ROOT
+from benchmarks.workers.driver import ROOT
 from phi4mini.files import cache_home
 
 _HOMES = {"llama": ".venv-llama", "openvino": ".venv-openvino"}

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import peers
 from benchmarks.peers import Absent
-from benchmarks.workers import ROOT
+from benchmarks.workers.driver import ROOT
 from phi4mini.errors import NoSpace, Phi4MiniError
 from phi4mini.kernels.cpu import cpu
 from phi4mini.model.config import Config
@@ -65,7 +65,7 @@ def _llama(layers: int) -> None:
     _say(f"writing {target.name}")
     with _beside(target) as folder:
         made = folder / target.name
-        _run(python, "-m", "benchmarks.synth_gguf", str(made), str(layers))
+        _run(python, "-m", "benchmarks.synth.synth_gguf", str(made), str(layers))
         made.rename(target)
 
 
@@ -78,7 +78,7 @@ def _openvino(layers: int) -> None:
     _say(f"writing {target.name}: a folder of random weights, then its export; minutes, and much memory")
     with _beside(target) as folder:
         source, made = folder / "hf", folder / target.name
-        _run(python, "-m", "benchmarks.synth_hf", str(source), said=json.dumps(hf_config(layers)))
+        _run(python, "-m", "benchmarks.synth.synth_hf", str(source), said=json.dumps(hf_config(layers)))
         _tokenizer(source)
         _run(
             python.parent / "optimum-cli", "export", "openvino", "-m", str(source),

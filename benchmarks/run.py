@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, plot
-from benchmarks.bench import Bench
+from benchmarks import machine
+from benchmarks.model import plot
+from benchmarks.model.bench import Bench
+from benchmarks.model.rows import fidelity, long, process, single, small, speculation, streams
 from benchmarks.report import Line, heading, markdown, save
 from benchmarks.rounds import summary
-from benchmarks.rows import fidelity, long, process, single, small, speculation, streams
-from benchmarks.workers import WorkerFailed
+from benchmarks.workers.driver import WorkerFailed
 from phi4mini.errors import Phi4MiniError
 
 RESULTS = Path(__file__).parent / "results"

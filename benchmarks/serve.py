@@ -5,8 +5,9 @@
     python -m benchmarks.serve --peer                our server with the synthetic model, against llama.cpp
 
 Each user asks, reads the whole streamed answer, and asks again. Answers are greedy, so a server that keeps its users
-apart writes the same text for a prompt whoever else is there: `correct` is the share that equals what one user got. An
-API key is taken from OPENAI_API_KEY. Exit code 0 when every request was answered, 1 when one failed.
+apart writes the same text for a prompt, however many users there are: `correct` is the share of answers that equal
+those of a single user. An API key is taken from OPENAI_API_KEY. Exit code 0 when every request was answered, 1 when one
+failed.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, peers
-from benchmarks.load import KINDS, Phase, ask, closed_loop, figures, first_texts
 from benchmarks.peers import Absent
-from benchmarks.prompts import prompts
 from benchmarks.report import heading, save, table
 from benchmarks.rounds import all_ratios, median, summary
-from benchmarks.served import Served
-from benchmarks.wire import Target, WireError, fetch
-from benchmarks.workers import Worker, WorkerFailed
+from benchmarks.server.load import KINDS, Phase, ask, closed_loop, figures, first_texts
+from benchmarks.server.prompts import prompts
+from benchmarks.server.served import Served
+from benchmarks.server.wire import Target, WireError, fetch
+from benchmarks.workers.driver import Worker, WorkerFailed
 from phi4mini.kernels.cpu import cpu
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,7 +91,7 @@ class Load:
         fixed: dict[str, Any] = {"model": model, "max_tokens": a.max_tokens, "temperature": 0, "seed": 0}
         fixed |= {"ignore_eos": True} if a.ignore_eos else {}
         self.bodies = [{**fixed, "messages": messages} for messages in prompts(a.data, a.prompts)]
-        self.alone: dict[int, str] = {}  # what each prompt's answer is when nobody else asks
+        self.alone: dict[int, str] = {}  # each prompt's answer when one user is alone
         self._phases = 0
 
     async def warm(self) -> None:
@@ -113,7 +114,7 @@ class Load:
         return found
 
     def run(self, users: int) -> Phase:
-        """One phase; its prompts are in nobody's cache unless --no-salt leaves them there."""
+        """One phase. No cache holds its prompts, unless --no-salt leaves those of earlier phases there."""
         self._phases += 1
         salt = f"phase-{os.getpid()}-{self._phases}" if self._a.salt else None
         requests = max(self._a.requests or max(len(self.bodies), _TURNS * users), users)
@@ -121,13 +122,13 @@ class Load:
 
 
 def peer(load: Load, served: Served, threads: int, a: argparse.Namespace) -> dict[str, Any]:
-    """8 users of ours and 8 streams of llama.cpp's batched decode in turns; who is not measured stands still. Ours
-    includes what the peer's does not: prompts, HTTP, and the ends of the phase, when fewer than 8 are left.
+    """8 users of ours and 8 streams of llama.cpp's batched decode in turns; the side that is not measured is stopped.
+    Our time includes prompts, HTTP, and the end of the phase, when fewer than 8 users are left; the peer's does not.
     """
     try:
         served.hold()
         python, gguf = peers.python_of("llama"), peers.prepared(peers.gguf(a.layers))
-        worker = Worker("llama", [str(python), "-m", "benchmarks.worker_llama", str(gguf), "--threads", str(threads)])
+        worker = Worker("llama", [str(python), "-m", "benchmarks.workers.llama", str(gguf), "--threads", str(threads)])
     except (Absent, WorkerFailed) as error:
         say(str(error))
         return {"absent": str(error)}

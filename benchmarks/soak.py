@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.load import ask
-from benchmarks.mixed import Mix
 from benchmarks.report import heading, save, table
 from benchmarks.serve import RESULTS, say, served_model
-from benchmarks.served import Served
-from benchmarks.vitals import REST, Verdict, Vitals, gauges, held_pages, process, untouched_pages, verdicts
-from benchmarks.wire import Target, WireError, fetch
-from benchmarks.workers import WorkerFailed
+from benchmarks.server.load import ask
+from benchmarks.server.mixed import Mix
+from benchmarks.server.served import Served
+from benchmarks.server.vitals import REST, Verdict, Vitals, gauges, held_pages, process, untouched_pages, verdicts
+from benchmarks.server.wire import Target, WireError, fetch
+from benchmarks.workers.driver import WorkerFailed
 from phi4mini.kernels.kv import PAGE
 
 _MOST_FILLS = 200  # prompts of a third of a context, to have every page of the KV cache written once

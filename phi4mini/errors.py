@@ -1,13 +1,14 @@
-"""Every error a user can meet: one line that names the thing and the limit.
+"""The errors that a user can meet: each is one line that names the thing and the limit.
 
-The command line prints the line and exits with 2; the server turns it into a status; nothing here is ever a traceback.
+The command line prints the line and exits with 2; the server answers with the status of the error's class and the line.
+A user never sees a traceback of one of these. An exception of any other class is a bug of ours.
 """
 
 from __future__ import annotations
 
 
 class Phi4MiniError(Exception):
-    """Base of all errors that are the input's fault or the machine's limit, never a bug of ours."""
+    """Base class: bad input, or a machine that does not allow what was asked; never a bug of ours."""
 
 
 class BadInput(Phi4MiniError):
@@ -15,22 +16,24 @@ class BadInput(Phi4MiniError):
 
 
 class BadCheckpoint(Phi4MiniError):
-    """A model file or folder that lies, is incomplete, or is of a kind we refuse to open."""
+    """A model file or folder that contradicts itself, is incomplete, or is of a kind that we refuse to open."""
 
 
 class NotFound(Phi4MiniError):
-    """A model, file or tensor that is not where it was said to be."""
+    """A model, file, tensor or library that is not in the place where it was looked for."""
 
 
 class NoSpace(Phi4MiniError):
-    """The disk or the memory budget cannot hold what was asked."""
+    """The disk or the memory is too small for what was asked."""
 
 
 class TooLong(Phi4MiniError):
-    """A prompt that does not fit the context; nothing was cut."""
+    """A prompt that does not fit the context. Prompts are never cut."""
 
     def __init__(self, prompt_tokens: int, limit: int, longest: int, new_tokens: int | None = None) -> None:
-        """`limit`: the context that was asked for; `longest`: the model's; `new_tokens`: asked for, if a number was."""
+        """`limit`: tokens of the context in use; `longest`: the most tokens that the model allows; `new_tokens`: how
+        many the request asked for, None if it left the number open.
+        """
         more = f"raise the context (-c, ctx), at most to {longest}, or shorten" if limit < longest else "shorten"
         super().__init__(
             f"the prompt has {prompt_tokens} tokens but the context holds {limit} including at least one new token; "
@@ -42,4 +45,4 @@ class TooLong(Phi4MiniError):
 
 
 class NumericalError(Phi4MiniError):
-    """The model produced NaN or infinity: the weights are damaged or a computation overflowed; nothing is sampled."""
+    """NaN or infinite logits: the weights are damaged, or a computation overflowed. No token is drawn from them."""

@@ -1,8 +1,9 @@
-"""Files that are whole or absent: atomic writing, sweeping after a kill, a lock between processes, our cache folder.
+"""Files that are whole or absent: atomic writes, removal of stale temporary files, a lock between processes, and the
+path of our cache folder.
 
-Promise: at every moment a path holds the old file or the complete new one; what an error leaves is removed at once,
-what kill -9 or a power cut leaves is removed by the next write in that folder. It does not know what the files hold.
-POSIX only: rename over an existing file and flock are the ground it stands on.
+Promise: at every moment a path holds the old file or the complete new one. A write that fails removes its temporary
+file at once; after kill -9 or a power cut, the next write in that folder removes it. This file does not know what the
+files hold. POSIX only: it needs a rename that replaces an existing file, and flock.
 
     with atomic_write(path, size=needed) as file:
         file.write(header)
@@ -30,16 +31,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def atomic_write(path: str | os.PathLike[str], size: int | None = None) -> Iterator[BinaryIO]:
     """Yield a binary file, readable and seekable, that becomes `path` when the block ends without an exception.
 
-    size: bytes that will be written, if known; checked against the free space before anything is.
+    size: bytes that will be written, if known; they are compared with the free space before the first byte is written.
     Raises NoSpace for a full disk, quota or file size limit, BadInput for a folder that cannot be written to.
     """
-    target = Path(os.path.realpath(path))  # a link stays a link and its target is replaced
+    target = Path(os.path.realpath(path))  # a symbolic link stays, and its target is replaced
     sweep_stale(target.parent)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(8).hex()}.tmp")
     try:
         _check_room(target, size)
         with open(temporary, "x+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # tells a sweeper in another container, where our pid means nothing
+            fcntl.flock(file, fcntl.LOCK_EX)  # shows other containers, where our pid means nothing, that we are alive
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -77,7 +78,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sweep_stale(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove the temporary files in `folder` whose writer is dead; return them. A missing folder has none."""
+    """Remove temporary files in `folder` whose writer is dead, and return their paths; [] if the folder is missing."""
     removed = []
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         for path in Path(folder).iterdir():
@@ -113,10 +114,11 @@ def _to_stderr(line: str) -> None:
 
 @contextmanager
 def lock(path: str | os.PathLike[str], say: Callable[[str], None] = _to_stderr) -> Iterator[None]:
-    """Hold the right to make `path` while the block runs, against other processes and threads; waits for it if need be.
+    """An exclusive lock on making `path`, between processes and between threads, held while the block runs.
 
-    say: gets one line when the lock is taken and this call waits. The one who waited looks again whether `path` is
-    there by now. The lock is a file beside `path` that is gone afterwards; a dead holder holds nothing.
+    say: called with one line if another holder makes this call wait. A caller that has waited should look again whether
+    `path` exists now. The lock is an flock on a file beside `path`; the file is removed at the end of the block, and
+    the system releases the lock of a process that dies.
     """
     file_path = Path(path).with_name(f".{Path(path).name}.lock")
     descriptor = _take(file_path, path, say)
@@ -124,7 +126,7 @@ def lock(path: str | os.PathLike[str], say: Callable[[str], None] = _to_stderr) 
         yield
     finally:
         with suppress(FileNotFoundError):
-            file_path.unlink()  # still held: who waits on this file finds it gone and makes a new one
+            file_path.unlink()  # while we hold it: a process that waits on this file finds it gone and makes a new one
         os.close(descriptor)
 
 
@@ -148,11 +150,11 @@ def _take(file_path: Path, path: str | os.PathLike[str], say: Callable[[str], No
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file_path)):
                 return descriptor
-        os.close(descriptor)  # the holder removed the file while we waited on it
+        os.close(descriptor)  # the holder removed the file while we waited: a lock on it protects nothing
 
 
 def cache_home() -> Path:
-    """Where our converted models and compiled kernels live: PHI4MINI_HOME, else phi4mini in the user's cache folder."""
+    """The folder of stores, compiled kernels and cached pages: PHI4MINI_HOME, or the user's cache."""
     own = os.environ.get("PHI4MINI_HOME")
     if own:
         return Path(own).expanduser().absolute()

@@ -1,13 +1,13 @@
-"""What the bytes of everything we keep on disk depend on, in one table, and the digests that stand for it.
+"""The keys of everything that we keep on disk: one table of what the bytes of each kind depend on, and their digests.
 
-Promises: a thing is found again only by all that its bytes depend on: sources, versions of libraries, and the facts
-that its maker adds. A file is told from others by its content: a name, a size or a time is never taken for it. Content
-that was hashed once is remembered by what the system says of the file (device, inode, size, time of last change and of
-last change of status, which no program can set back), unless the file was changed so shortly before that the clock
-may not tell a further change apart. It does not know what the things are.
+Promises: the key of a cached thing covers all that its bytes depend on: source files, versions of libraries, and the
+facts that the caller adds. A file is identified by the sha256 of its content, never by its name, size or time. A hash
+is remembered under the file's device, inode, size, time of change of content (mtime) and time of change of status
+(ctime, which no program can set back). It is not remembered if the file had changed within the last three seconds: a
+second change could then leave the same times. This file does not know what the cached things are.
 
-The instruction set is in the key of a kernel and not in that of a page: all CPUs compute the same bits, so a page may
-be read on a machine other than the one that wrote it.
+The key of a kernel contains the instruction set, the key of a page does not: all CPUs compute the same bits, so one
+machine may read the pages that another wrote.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Thing:
-    """One kind of cached thing. `sources`: files of this package, as patterns; `besides`: what its maker adds for each
-    one, in words.
+    """One kind of cached thing. `sources`: files of this package, as patterns; `besides`: in words, the facts that the
+    caller of `key_of` adds for each thing.
     """
 
-    version: int  # raised by hand when its bytes change for a reason that is not in the sources
+    version: int  # raised by hand when the bytes change for a reason that the sources do not show
     sources: tuple[str, ...]
     libraries: tuple[str, ...]
     besides: str
@@ -73,8 +73,8 @@ THINGS = {
         "the weights (the hash of their store's header, which holds those of all matrices); the cache's layout and "
         "byte order; LongRoPE set, salt and adapter; every token up to the page's end",
     ),
-    # a store outlives versions of this program, whose sources would tell too much: the number is held by a test
-    # (tests/weights/test_origin.py) that knows the bytes which conversion gives
+    # A store outlives versions of this program, and most changes of the sources leave its bytes as they are. So the
+    # version is raised by hand; tests/weights/test_origin.py knows the bytes of a conversion and fails if it was not.
     "store": Thing(
         3, (), (), "kind of the source; of a hub model its id and revision; name and content of every file; the recipe"
     ),
@@ -83,13 +83,13 @@ THINGS = {
 
 
 def key_of(what: str, *facts: str) -> str:
-    """sha256, as hex, over the row of THINGS named `what` and the facts of one thing of that kind."""
+    """sha256, as hex, of the row `what` of THINGS together with the facts of one thing of that kind."""
     return hashlib.sha256(json.dumps([_code(what), *facts]).encode()).hexdigest()
 
 
 @functools.cache
 def _code(what: str) -> list[str]:
-    """The row of a kind as text: its version, each source with its hash, each library with its version."""
+    """The row of a kind as lines: its version, each source with its sha256, each library with its version."""
     thing = THINGS[what]
     lines = [f"{what} {thing.version}"]
     lines += [f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for name, path in sources(what).items()]
@@ -97,7 +97,7 @@ def _code(what: str) -> list[str]:
 
 
 def sources(what: str) -> dict[str, Path]:
-    """The source files that a kind of thing depends on, by their names within the package, in order."""
+    """The source files that a kind of thing depends on: name within the package -> path, in a fixed order."""
     package = Path(__file__).parent
     found: dict[str, Path] = {}
     for pattern in THINGS[what].sources:
@@ -119,9 +119,9 @@ def library_version(name: str) -> str:
 # ---- the content of files
 
 MEMO = "contents.json"  # in the cache folder
-_SMALL = 1 << 20  # bytes; a smaller file is read each time
-_SETTLED = 3_000_000_000  # ns since a file's last change, after which a further one shows in its times (FAT: 2 s)
-_PATIENCE = 2.0  # seconds of reading after which it is said
+_SMALL = 1 << 20  # bytes; smaller files are hashed each time and not remembered
+_SETTLED = 3_000_000_000  # ns: a file that changes again later than this gets other times (FAT counts in 2 s)
+_PATIENCE = 2.0  # seconds of reading after which a line says so
 _BLOCK = 1 << 22
 _MOST_REMEMBERED = 512
 State = tuple[int, int, int, int, int]  # device, inode, size, ns of the last change of content and of status
@@ -129,13 +129,13 @@ State = tuple[int, int, int, int, int]  # device, inode, size, ns of the last ch
 
 @dataclass(frozen=True)
 class Content:
-    """The sha256 of a file as hex, and the state that the file was in when it was read."""
+    """The sha256 of a file as hex, and the state of the file when it was read."""
 
     sha256: str
     state: State
 
     def check(self, path: Path) -> None:
-        """Raises `BadInput` if the file is not, or is no longer, the one that was read."""
+        """Raises `BadInput` if the file at `path` has changed since it was read, or is another one."""
         try:
             same = _state(os.stat(path)) == self.state
         except OSError:
@@ -145,7 +145,9 @@ class Content:
 
 
 def contents(paths: Iterable[Path], say: Callable[[str], None] | None = None) -> dict[Path, Content]:
-    """The content of each file. `say` gets one line when reading them takes long. Raises `NotFound` or `BadInput`."""
+    """The content of each file. `say` gets one line if reading takes more than two seconds. Raises `NotFound` for a
+    missing file, `BadInput` for one that changes meanwhile.
+    """
     real = {path: Path(os.path.realpath(path)) for path in paths}
     memo = _Memo()
     found = {path: memo.find(path) for path in set(real.values())}
@@ -195,7 +197,7 @@ def _state(about: os.stat_result) -> State:
 
 
 class _Memo:
-    """What was hashed before, in one file: real path -> state and sha256."""
+    """Hashes of earlier calls, in one JSON file in the cache folder: real path -> state and sha256."""
 
     def __init__(self) -> None:
         self._path = cache_home() / MEMO
@@ -212,7 +214,7 @@ class _Memo:
         return known if isinstance(known, dict) else {}
 
     def find(self, path: Path) -> Content | None:
-        """The content of a file that is in the state in which it was hashed."""
+        """The remembered content of a file, or None if the file is not in the state in which it was hashed."""
         row = self._known.get(str(path))
         try:
             state = _state(os.stat(path))
@@ -223,7 +225,7 @@ class _Memo:
         return Content(str(row[-1]), state)
 
     def keep(self, read: Mapping[Path, Content], began: int) -> None:
-        """Remember large files that had rested for a while when reading them `began`, ns since 1970."""
+        """Remember large files that had not changed for three seconds when reading them `began`, ns since 1970."""
         rested = {
             str(path): [*content.state, content.sha256]
             for path, content in read.items()

@@ -1,12 +1,18 @@
-"""README and docs tell the truth: commands, options and make targets exist, links lead somewhere, examples import."""
+"""README and docs tell the truth: commands, options, make targets, files and modules exist, links lead somewhere,
+examples import. Files and modules that comments and docstrings name exist too.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import io
 import re
 import shlex
 import subprocess
+import tokenize
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -15,11 +21,27 @@ import pytest
 from phi4mini.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
+CODE = ("phi4mini", "tests", "benchmarks", "examples", "scripts")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def is_a_module(name: str) -> bool:
+    """A module of ours, or something that a module of ours has."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        place = ROOT.joinpath(*parts[:count])
+        if place.with_suffix(".py").is_file() or (place / "__init__.py").is_file():
+            break
+    value: object = importlib.import_module(".".join(parts[:count])) if count < len(parts) else None
+    for attribute in parts[count:]:
+        if not hasattr(value, attribute):
+            return False
+        value = getattr(value, attribute)
+    return True
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -81,14 +103,71 @@ def test_relative_links_lead_somewhere(page):
 def test_python_examples_parse_and_their_imports_exist(page):
     for block in blocks(page.read_text(encoding="utf-8"), "python"):
         for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("phi4mini"):
-                module = importlib.import_module(str(node.module))
-                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in CODE:
+                assert [a.name for a in node.names if not is_a_module(f"{node.module}.{a.name}")] == []
 
 
 def test_every_page_of_docs_is_linked_from_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name_of(p) for p in PAGES if p.parent.name == "docs" and f"({name_of(p)})" not in readme] == []
+
+
+# ---- files and modules that prose names
+
+FILE_NAME = re.compile(r"(?<![\w./@*-])(?:\.\./)*((?:[\w.-]+/)*[\w-]+\.(?:py|md|js|css|yml|toml))\b(?![\w/])")
+MODULE_NAME = re.compile(r"(?<![\w./-])((?:phi4mini|benchmarks|tests)(?:\.[a-zA-Z]\w*)+)(?!/)")
+NOT_OURS = {  # files of other projects, and of a reader's own
+    "convert_hf_to_gguf.py", "conversion/phi.py", "conversion/llama.py", "pack_quantized.py", "packing_utils.py",
+    "qlinear_cuda.py", "utils/model.py", "first.py", "second.py",
+}  # fmt: skip
+SUFFIXES = (".py", ".md", ".js", ".css", ".yml", ".toml")
+
+
+@cache
+def our_files() -> set[str]:
+    """The path of every file, and each end of it: tests/chat/conftest.py, chat/conftest.py, conftest.py."""
+    folders = [ROOT / name for name in (*CODE, "docs", ".github")]
+    nested = {path for folder in folders for path in folder.rglob("*") if path.suffix in SUFFIXES}
+    parts = [path.relative_to(ROOT).parts for path in {*nested, *ROOT.iterdir()} if path.is_file()]
+    return {"/".join(those[first:]) for those in parts for first in range(len(those))}
+
+
+def comments_and_docstrings(path: Path) -> Iterator[str]:
+    text = path.read_text(encoding="utf-8")
+    yield from (t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield ast.get_docstring(node) or ""
+
+
+def prose(path: Path) -> str:
+    """What a file says to its reader."""
+    return "\n".join(comments_and_docstrings(path)) if path.suffix == ".py" else path.read_text(encoding="utf-8")
+
+
+TOLD = [
+    *(page for page in PAGES if page.name != "CHANGELOG.md"),  # it names what was there then
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "examples")),
+    *(ROOT / name for name in ("Makefile", ".ci/run", "pyproject.toml")),
+    *(path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py"))),
+]
+
+
+@pytest.mark.parametrize("path", TOLD, ids=name_of)
+def test_files_and_modules_that_prose_names_exist(path):
+    text = prose(path)
+    files = set(FILE_NAME.findall(text)) - NOT_OURS
+    assert sorted(name for name in files if name not in our_files()) == []
+    assert sorted(name for name in set(MODULE_NAME.findall(text)) if not is_a_module(name)) == []
+
+
+def test_a_file_that_is_gone_is_found_out():
+    said = "`kernels/gone.py`, norm.py, [page](../docs/engine.md), phi4mini.engine.gone, phi4mini.engine.engine.Engine"
+    assert [name for name in FILE_NAME.findall(said) if name not in our_files()] == ["kernels/gone.py"]
+    assert [name for name in MODULE_NAME.findall(said) if not is_a_module(name)] == ["phi4mini.engine.gone"]
+
+
+# ---- the Makefile
 
 
 def test_every_door_of_the_makefile_explains_itself():

@@ -1,13 +1,13 @@
 """Where an operation puts the activations that the next matmul reads: f32 as they are, or int8 in groups of 32 or 16
-(formats.py).
+(formats/matrix.py).
 
     scale = max|x| / 127          q = round_even(x * (127 / max|x|))          an all-zero group has scale 0
     start = -zero * sum(q)        the integer start value of a run: folds the weights' zero point in
                                   (times 16 where an upper nibble stays multiplied by 16)
     sums  = scale * sum(q)        what a weight format's minimum is multiplied by
 
-The head's activations are kept finer: a second row has what q left over, 254 times finer; refine.py multiplies it
-where it matters.
+The head's activations are kept finer: a second row has what q left over, 254 times finer; refine_logits.py
+multiplies it where it matters.
 
 Groups are this small because of the error: on the demo model groups of 256 gave five times the KL of 32 (docs/log.md).
 """
@@ -77,7 +77,9 @@ def _rounded(k: Kernel, values: list[V]) -> tuple[list[V], V, V]:
 def _store_group(
     k: Kernel, f: Format, cols: int, row: V, block: V, i: int, odd: bool, whole: list[V], scale: V
 ) -> None:
-    """The i-th group of a block. A run is never longer than a group of activations, and never shorter (formats.py)."""
+    """The i-th group of a block. A run is never longer than a group of activations, and never shorter
+    (formats/matrix.py).
+    """
     width = f.padded(cols)
     to = k.q.at(row * width + block * BLOCK + i * f.act_group)
     for j, part in enumerate(whole):

@@ -60,7 +60,7 @@ def tile_rows(wide: int) -> int:
 @kernel("weights:u8[] " + SINK_FIELDS + " out:f32[] strips:int out_stride:int", sink_types)
 def rows_few(k: Kernel, format: str, rows: int, cols: int, residual: bool) -> None:
     """Weights streamed once, `rows` accumulators a strip. q s8 (rows, cols); scale, sums f32 and start i32: see
-    quantize.py.
+    activations.py.
     """
     x = Activations(FORMATS[format], cols, k.q, k.scale, k.start, k.sums)
     first, end = k.share(k.strips)

@@ -1,8 +1,8 @@
 """The head's second look: where a token may be drawn, its logit is corrected by what rounding the head's input took.
 
 The head multiplies its input as int8 like any other matrix. The norm before it also leaves the rounding error, 254
-times finer, as a second row (quantize.py), and the strips of 16 tokens that hold a row's largest logits are multiplied
-by that row as well:
+times finer, as a second row (activations.py), and the strips of 16 tokens that hold a row's largest logits are
+multiplied by that row as well:
 
     logit  =  W q                      everywhere
     logit  =  W q + W (x - q)          in a strip whose largest W q is at least the row's floor

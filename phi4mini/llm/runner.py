@@ -4,7 +4,7 @@ Promises: every run that was accepted ends with exactly one `ended`, with its er
 cancelled takes part in no pass after the current one; a fault of one pass ends the runs, and the model is opened anew.
 A model that nobody has used for a while is closed, and opened again for the next run, which waits for it.
 
-It knows no text and no server: who wants one turns tokens into events (`runs.py`).
+It knows no text and no server: who wants one turns tokens into events (`run.py`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Promises: the names, arguments and shapes of results are those of transformers 5; an argument that cannot be honoured is
 refused by name with the reason, one that changes nothing here is listed in `docs/python.md` (both from `tables.py`);
 code and templates from a model repository are never executed. Arrays are NumPy's, or torch's where torch's came in or
-were asked for. It does not know weights or kernels: everything goes through `llm.py`.
+were asked for. It does not know weights or kernels: everything goes through the room `llm`.
 """
 
 from __future__ import annotations

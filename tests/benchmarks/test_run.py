@@ -8,12 +8,13 @@ import re
 
 import pytest
 
-from benchmarks import machine, plot, run
-from benchmarks.bench import Bench
+from benchmarks import machine, run
+from benchmarks.model import plot
+from benchmarks.model.bench import Bench
 from benchmarks.peers import Absent, prepared, python_of
 from benchmarks.prepare import hf_config
 from benchmarks.report import Line
-from benchmarks.workers import WorkerFailed
+from benchmarks.workers.driver import WorkerFailed
 
 
 def test_rows_are_chosen_by_number():

@@ -9,9 +9,9 @@ import urllib.request
 import pytest
 
 from benchmarks import serve
-from benchmarks.prompts import SHIPPED, prompts, question_of
-from benchmarks.served import Served
-from benchmarks.workers import WorkerFailed
+from benchmarks.server.prompts import SHIPPED, prompts, question_of
+from benchmarks.server.served import Served
+from benchmarks.workers.driver import WorkerFailed
 from tests.benchmarks.tiny_server import tiny_server, url_of
 from tests.shared import SHARED, needs_shared
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import soak
-from benchmarks.mixed import BAD, LEAVES, WEIGHTS, Mix
-from benchmarks.vitals import LIMITS, Verdict, Vitals, gauges, held_pages, process, untouched_pages, verdicts
-from benchmarks.wire import Target, WireError
+from benchmarks.server.mixed import BAD, LEAVES, WEIGHTS, Mix
+from benchmarks.server.vitals import LIMITS, Verdict, Vitals, gauges, held_pages, process, untouched_pages, verdicts
+from benchmarks.server.wire import Target, WireError
 from tests.benchmarks.tiny_server import tiny_server, url_of
 
 SECONDS = 3.0
@@ -41,7 +41,7 @@ def test_a_leak_is_found():
 
 
 def test_a_failure_and_a_changed_answer_are_found(monkeypatch):
-    monkeypatch.setattr("benchmarks.mixed.SHIPPED", ("fail", "together"))
+    monkeypatch.setattr("benchmarks.server.mixed.SHIPPED", ("fail", "together"))
     with tiny_server() as server:
         mix = Mix(Target.parse(url_of(server)), "tiny/model", 4096, 0.0, 0)
         with pytest.raises(WireError, match="status 500"):

@@ -29,7 +29,9 @@ def environment(**more: str) -> dict[str, str]:
 def phi4mini() -> Run:
     """phi4mini(*arguments, stdin=b"", **environment) -> the finished process, its output as text."""
 
-    def run(*arguments: str | bytes, stdin: bytes = b"", cwd: Path | None = None, **more: str) -> object:
+    def run(
+        *arguments: str | bytes, stdin: bytes = b"", cwd: Path | None = None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*COMMAND, *arguments], input=stdin, capture_output=True, env=environment(**more), cwd=cwd, timeout=240
         )

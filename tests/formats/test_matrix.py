@@ -111,7 +111,7 @@ def test_dense_strips_hold_one_input_of_sixteen_rows(name):
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, name=st.sampled_from(MADE), seed=st.integers(0, 99))
 def test_any_shape_survives_within_half_a_step(shape, name, seed):
-    values = random_values(*shape, seed)
+    values = random_values(*shape, seed=seed)
     form = FORMATS[name]
     matrix = quantize(values, form)
     assert matrix.nbytes == form.matrix_bytes(*shape)
@@ -130,7 +130,7 @@ def test_any_shape_survives_within_half_a_step(shape, name, seed):
 @settings(max_examples=40, deadline=None)
 @given(shape=SHAPES, name=st.sampled_from(MADE), seed=st.integers(0, 99))
 def test_rows_at_are_the_rows_of_the_whole(shape, name, seed):
-    matrix = quantize(random_values(*shape, seed), FORMATS[name])
+    matrix = quantize(random_values(*shape, seed=seed), FORMATS[name])
     ids = np.random.default_rng(seed).integers(0, shape[0], 9)
     np.testing.assert_array_equal(matrix.rows_at(ids), matrix.dequantize()[ids])
 

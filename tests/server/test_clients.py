@@ -26,7 +26,7 @@ BLOCK_TOOLS: list[Any] = [{"name": "get_weather", "description": "The weather.",
 BOTH = ["demo", "phi"]
 
 
-class Person(pydantic.BaseModel):
+class Person(pydantic.BaseModel):  # type: ignore[name-defined]
     """What is asked for."""
 
     name: Literal["Anna", "Bert"]
@@ -272,7 +272,7 @@ def test_messages_errors_are_the_clients_own(claude):
 
 # ---- lm-eval
 
-ROWS = [
+ROWS: list[Any] = [
     {"text": "The capital of France is", "choices": [" Paris", " Rome"], "gold": 0},
     {"text": "Two and two make", "choices": [" nine", " four"], "gold": 1},
     {"text": "Ice is very", "choices": [" cold", " hot and dry"], "gold": 0},

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import closed_loop, figures, first_texts
-from benchmarks.mixed import LEAVES, WEIGHTS
-from benchmarks.prompts import prompts
-from benchmarks.served import Served
+from benchmarks.server.load import closed_loop, figures, first_texts
+from benchmarks.server.mixed import LEAVES, WEIGHTS
+from benchmarks.server.prompts import prompts
+from benchmarks.server.served import Served
+from benchmarks.server.wire import Target
 from benchmarks.soak import SMALL, soak
-from benchmarks.wire import Target
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 MINUTES = 5

@@ -95,7 +95,7 @@ def test_broken_utf8_decodes_as_in_hf(shared_phi, reference, data):
     assert "".join(map(stream.push, ids)) + stream.flush() == shared_phi.decode(ids)
 
 
-def phi_byte(tokenizer: Tokenizer, byte: int) -> int:
+def phi_byte(tokenizer: Tokenizer, byte: int) -> int | None:
     """Id of a single byte."""
     from phi4mini.tokenizer.bytelevel import CHARS
 

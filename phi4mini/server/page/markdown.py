@@ -189,7 +189,7 @@ def _code(_: object, tokens: Sequence[Token], index: int, options: object, env: 
 
 
 def _highlighted(code: str, language: str, clock: Clock) -> str:
-    """HTML of code, by pygments if it knows the language; classes `hl-...` of style.css."""
+    """HTML of code, by pygments if it knows the language; classes `hl-...` of text.css."""
     from pygments import format as pygments_format
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import get_lexer_by_name

@@ -62,7 +62,7 @@ def shortened(body: Any) -> Any:
     if not isinstance(body, dict):
         return body
     if type(timeout := body.get("timeout")) in (int, float) and timeout >= 0.001:
-        body = body | {"timeout": max(timeout, 60)}
+        body = body | {"timeout": max(timeout, 60)}  # type: ignore[type-var]
     asked = {
         key: min(value, SHORT[key]) if key in SHORT and type(value) is int and value > 0 else value
         for key, value in body.items()

@@ -1,0 +1,1 @@
+"""Full-size models with random weights in the peers' formats; each file runs in its peer's environment."""
