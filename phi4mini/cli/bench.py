@@ -9,8 +9,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +16,11 @@ import click
 
 from phi4mini.cli.common import open_model, put, put_json, say, size
 from phi4mini.cli.options import command, engine_options, given, json_option
+from phi4mini.cli.timing import seconds
 from phi4mini.errors import BadInput
 
 if TYPE_CHECKING:
     from phi4mini.engine.engine import Engine
-    from phi4mini.engine.request import Request
     from phi4mini.llm.model import Model
 
 
@@ -70,7 +68,7 @@ def bench(
         loaded = time.perf_counter() - start
         how = f"{model.store.recipe}, {values['kv']} KV, {model.engine.threads} threads"
         say(f"{model.name} ({how}), ready in {loaded:.2f} s")
-        _time(model.engine, prompt_tokens, 1, depth, seed=0)  # compiles and touches everything
+        seconds(model.engine, prompt_tokens, 1, depth, seed=0)  # compiles the kernels and touches all memory
         if split:
             from phi4mini.cli.profile import profile, put_profile
 
@@ -92,56 +90,9 @@ def _measure(engine: Engine, samples: Samples, prompt: int, new: int, depth: int
 
     samples.bandwidth.append(read_bandwidth(engine.threads))
     samples.dots.append(dot_peak(engine.threads))
-    prefill, decode = _time(engine, prompt, new, depth, seed)
+    prefill, decode = seconds(engine, prompt, new, depth, seed)
     samples.prefill.append(prompt / prefill)
     samples.decode.append(new / decode)
-
-
-def _time(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> tuple[float, float]:
-    """Seconds for `prompt` tokens up to their first new one, after `depth` others, and for `new` tokens after that."""
-    with random_prompt(engine, prompt, new, depth, seed) as request:
-        start = time.perf_counter()
-        _draw(engine, request, 1)
-        first = time.perf_counter()
-        _draw(engine, request, new)
-        return first - start, time.perf_counter() - first
-
-
-@contextmanager
-def random_prompt(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> Iterator[Request]:
-    """A request whose next step begins on `prompt` random ids; `depth` others lie computed before them. Nothing is
-    guessed meanwhile: a figure is of a pass, and what text happens to repeat itself says nothing about that.
-    """
-    import numpy as np
-
-    from phi4mini.engine.request import Request
-    from phi4mini.engine.sample.params import SamplingParams
-    from phi4mini.errors import TooLong
-
-    total = depth + prompt + new + 1
-    if total > engine.ctx:
-        raise TooLong(total, engine.ctx, engine.config.max_position_embeddings)
-    ids = np.random.default_rng(seed).integers(0, engine.config.vocab_size, depth + prompt).tolist()
-    # one set of rope factors throughout: crossing the boundary half-way would time another thing
-    rope = engine.config.rope_set(total)
-    guesses, engine.scheduler.speculate = engine.scheduler.speculate, False
-    request = engine.add(Request(ids[:depth] or ids, SamplingParams(ignore_eos=True), rope))
-    try:
-        if depth:
-            _draw(engine, request, 1)
-            request.ids[-1:] = ids[depth:]  # in place of the token just drawn
-        yield request
-    finally:
-        engine.abort(request)
-        engine.scheduler.speculate = guesses
-
-
-def _draw(engine: Engine, request: Request, count: int) -> None:
-    """Step until the request has `count` more tokens."""
-    while count:
-        count -= len(engine.step())
-        if request.error is not None:
-            raise request.error
 
 
 def _facts(model: Model, samples: Samples, prompt: int, new: int, depth: int) -> dict[str, Any]:

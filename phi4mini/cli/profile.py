@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from phi4mini.cli.bench import random_prompt
 from phi4mini.cli.common import put, put_table, say, size
+from phi4mini.cli.timing import random_prompt
 
 if TYPE_CHECKING:
     from phi4mini.engine.engine import Engine
