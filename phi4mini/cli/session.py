@@ -112,9 +112,9 @@ class Session:
         say(f"{name} = {self.sampling[name]!r}")
 
     def _checked(self, sampling: dict[str, Any]) -> dict[str, Any]:
-        from phi4mini.llm.run import parameters
+        from phi4mini.llm.run import check_keywords
 
-        parameters(sampling)
+        check_keywords(sampling)
         return sampling
 
     def _do_save(self, path: str) -> None:
