@@ -29,7 +29,7 @@ def open_model(values: Mapping[str, Any]) -> Model:
     from phi4mini.llm.model import load
 
     note_threads(values["threads"])
-    with Progress() as progress:
+    with ProgressLine() as progress:
         return load(
             values["model"],
             quant=values["quant"],
@@ -145,7 +145,7 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-class Progress:
+class ProgressLine:
     """Progress of a download or conversion on stderr: one line rewritten in a terminal, a line a tenth elsewhere."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class Progress:
         self._shown: tuple[str, int] | None = None
         self._open = False
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:

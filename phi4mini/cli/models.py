@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phi4mini.cli.common import Progress, put, put_json, put_table, say, size
+from phi4mini.cli.common import ProgressLine, put, put_json, put_table, say, size
 from phi4mini.cli.options import (
     DEFAULT_MODEL,
     chat_format_option,
@@ -39,7 +39,7 @@ def pull(name: str, quant: str | None, offline: bool, refresh: bool, as_json: bo
 
     if refresh and (kind := resolve(name).kind) != "hub":
         say(f"--refresh has no effect: {name} is not on the hub ({kind})")
-    with Progress() as progress:
+    with ProgressLine() as progress:
         path = ensure_store(name, quant, offline, progress, refresh)
     _put_path(path, as_json)
 
@@ -57,7 +57,7 @@ def convert(
     """Write a model as one packed file that holds all it needs: weights, config, tokenizer, chat format."""
     from phi4mini.weights.load import convert_to
 
-    with Progress() as progress:
+    with ProgressLine() as progress:
         path = convert_to(model, quant, output, offline, progress, chat_format)
     _put_path(path, as_json)
 
@@ -122,7 +122,7 @@ def show(name: str, quant: str | None, verify: bool, as_json: bool) -> None:
 
     opened = open_store(ensure_store(name, quant, offline=True))
     if verify:
-        with Progress() as progress:
+        with ProgressLine() as progress:
             opened.verify(lambda done, total: progress(f"verifying {opened.path.name}", done, total))
         say(f"{opened.path.name}: every hash is as it was written, no number is NaN")
     facts = _facts(opened)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phi4mini.cli.common import Progress, note_threads, say, size
+from phi4mini.cli.common import ProgressLine, note_threads, say, size
 from phi4mini.cli.options import command, engine_options, given, options
 from phi4mini.errors import BadInput, NotFound
 
@@ -171,7 +171,7 @@ def _opener(values: dict[str, Any]) -> Callable[[], Model]:
     cache = (cache_home() / "prefix", int(values["prefix_cache_size"] * 1e9)) if values["prefix_cache"] else None
 
     def opened() -> Model:
-        with Progress() as progress:
+        with ProgressLine() as progress:
             return load(
                 values["model"],
                 quant=values["quant"],

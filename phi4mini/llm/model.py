@@ -7,6 +7,7 @@ of the insides of engine, weights and kernels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from phi4mini.model.config import Config
     from phi4mini.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
 ChatPiece = str | CallStart | CallArguments | CallEnd | CallBroken
 
 
@@ -71,7 +73,17 @@ def load(
     opened = open_for_chat(opener, model, chat_format)
     disk = CacheFolder(prefix_cache[0], opened.fingerprint, prefix_cache[1]) if prefix_cache else None
     limits: dict[str, Any] = {"threads": threads, "ctx": ctx, "kv_tokens": kv_tokens, "places": places}
-    return Model(opened, Engine(opened.weights, kv, speculate=speculate, reuse=True, disk=disk, **limits), name=model)
+    engine = Engine(opened.weights, kv, speculate=speculate, reuse=True, disk=disk, **limits)
+    _log.debug("%s: chat format %s%s", model, opened.chat_format, _reason(opened, chat_format))
+    _log.debug("%s: %s weights, %s KV, %d threads, ctx %d", model, opened.recipe, kv, engine.threads, engine.ctx)
+    return Model(opened, engine, name=model)
+
+
+def _reason(opened: OpenModel, chat_format: str | None) -> str:
+    """Where the chat format comes from, for a log line."""
+    if chat_format is not None:
+        return ", as asked for"
+    return f": {opened.chat_note}" if opened.chat_note else ", by the model's own template"
 
 
 def load_tokenizer(model: str, offline: bool = False, chat_format: str | None = None) -> tuple[Tokenizer, str]:

@@ -8,6 +8,7 @@ only if no stop string cut any part of it. It does not know conversations, or wh
 from __future__ import annotations
 
 import difflib
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args
@@ -24,6 +25,7 @@ from phi4mini.tokenizer.phi4 import PLACEHOLDERS
 if TYPE_CHECKING:
     from phi4mini.engine.request import Token
 
+_log = logging.getLogger(__name__)
 _NOT_PARAMS = ("stop", "rope", "mask_untrained")  # keywords that are no field of SamplingParams
 _ROPES: tuple[str, ...] = get_args(Rope)
 
@@ -135,6 +137,8 @@ class Run:
 
     def finish(self) -> list[Event]:
         """The tokens are over: the events that were held back."""
+        counts = (self.request.num_prompt, self.request.cached_tokens, len(self.tokens))
+        _log.debug("%d prompt tokens, %d of them from cached pages, %d new; seed %d", *counts, self.request.seed)
         if self.stopped:
             return []
         last = list(self._before_stop(self._reader.finish()))

@@ -39,6 +39,7 @@ def test_B4_numbers_that_are_none(demo, path, value):
 @pytest.mark.parametrize("field", ["max_tokens", "seed", "n", "top_k", "min_tokens", "top_logprobs", "prompt_logprobs"])
 @pytest.mark.parametrize("value", ["1.5", "true", '"5"', "-2", "9" * 30, "[]", "{}"])
 def test_B4_integers_that_are_none(demo, field, value):
+    value = "-9223372036854775809" if (field, value) == ("seed", "-2") else value  # -2 is a seed
     answer = demo.ask(
         CHAT, raw({"messages": HI, "max_tokens": 1} if field != "max_tokens" else {"messages": HI}, **{field: value})
     )
@@ -48,7 +49,7 @@ def test_B4_integers_that_are_none(demo, field, value):
 @pytest.mark.parametrize("path", ROUTES)
 def test_B5_of_two_equal_keys_the_last_one_wins(demo, path):
     assert demo.ask(path, raw(ROUTES[path] | {"temperature": 900}, temperature="0")).status == 200
-    assert demo.ask(path, raw(ROUTES[path] | {"temperature": 0}, temperature="9")).status == 400
+    assert demo.ask(path, raw(ROUTES[path] | {"temperature": 0}, temperature="900")).status == 400
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -346,7 +347,7 @@ def test_D7_the_edges_of_sampling_are_defined(demo, fields):
         ("frequency_penalty", 2.5),
         ("presence_penalty", -2.5),
         ("repetition_penalty", 0),
-        ("seed", -1),
+        ("seed", 2**63),
     ],
 )
 def test_D7_beyond_the_edges_is_refused(demo, field, value):
