@@ -93,9 +93,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _outcome(args: list[str]) -> int:
     """The exit code of a command, however it ends."""
-    from phi4mini.errors import Phi4MiniError
-
     from phi4mini.cli.logs import use_level
+    from phi4mini.errors import Phi4MiniError
 
     try:
         use_level()

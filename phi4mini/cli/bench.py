@@ -1,7 +1,7 @@
-"""bench: prefill and decode in tokens a second, held against what this machine's memory and arithmetic allow.
+"""bench: prefill and decode in tokens a second, and their share of this machine's memory bandwidth and int8 peak.
 
-Promises: the ceilings are measured in the same run, between the repetitions, because memory speed drifts; the figures
-are medians. The prompt is random ids, a new one each time, so that nothing can be reused.
+Promises: the two ceilings are measured in the same run, between the repetitions, because memory speed drifts; figures
+are medians. Each prompt is new random ids, so that no cached page is reused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MANY = click.IntRange(min=1)
 
 @dataclass
 class Samples:
-    """One figure a repetition; the units: tok/s, tok/s, GB/s, GOPS."""
+    """One figure a repetition, in tok/s, tok/s, GB/s and GOPS."""
 
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Samples:
 @click.option("-n", "--new-tokens", type=_MANY, default=64, show_default=True, help="New tokens.")
 @click.option("-d", "--depth", type=click.IntRange(0), default=0, show_default=True, help="Tokens before the prompt.")
 @click.option("-r", "--repetitions", type=_MANY, default=3, show_default=True, help="Repetitions.")
-@click.option("--profile", "split", is_flag=True, help="Tell where the time of a token and of a prompt goes.")
+@click.option("--profile", "split", is_flag=True, help="Show the time of each operation of a token and of a prompt.")
 @json_option
 def bench(
     synthetic: bool,
@@ -96,14 +96,14 @@ def _measure(engine: Engine, samples: Samples, prompt: int, new: int, depth: int
 
 
 def _facts(model: Model, samples: Samples, prompt: int, new: int, depth: int) -> dict[str, Any]:
-    """All figures under the names the JSON has. Bytes and operations are those the arithmetic needs, no more."""
+    """All figures under their names in the JSON. Bytes and operations are those that the arithmetic needs."""
     config, weights = model.config, model.store.weights
     matrices = [weights.head, *(m for w in weights.layers for m in (w.qkv, w.o, w.gate_up, w.down))]
     context = depth + prompt + new / 2
     moved = sum(m.nbytes for m in matrices) + context * config.kv_bytes_per_token(model.engine.kv)  # type: ignore[arg-type]
     head = config.vocab_size * config.hidden_size
     seen = prompt * (depth + (prompt + 1) / 2)  # pairs of a query and a key
-    work: float = 2 * prompt * (config.matrix_elements_per_token - head) + 2 * head  # the head is asked for once
+    work: float = 2 * prompt * (config.matrix_elements_per_token - head) + 2 * head  # one row of the head
     work += 4 * config.num_layers * config.q_rows * seen
     pp, tg = statistics.median(samples.prefill), statistics.median(samples.decode)
     read, dots = statistics.median(samples.bandwidth), statistics.median(samples.dots)

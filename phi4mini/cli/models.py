@@ -1,4 +1,4 @@
-"""pull, convert, ls, show, rm: the models on this machine. They call `phi4mini.weights` and print what it says."""
+"""pull, convert, ls, show, rm: manage the models on this machine. They call `phi4mini.weights` and print results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--refresh", is_flag=True, help="Ask the hub for a newer revision.")
 @json_option
 def pull(name: str, quant: str | None, offline: bool, refresh: bool, as_json: bool) -> None:
-    """Download a model (resuming where it stopped) and convert it, so that it starts at once. NAME: hub id or demo."""
+    """Download a model, resuming an earlier download, and convert it. NAME: hub id or demo."""
     from phi4mini.weights.load import ensure_store
     from phi4mini.weights.resolve import resolve
 
@@ -54,7 +54,7 @@ def pull(name: str, quant: str | None, offline: bool, refresh: bool, as_json: bo
 def convert(
     model: str, quant: str | None, output: Path | None, chat_format: str | None, offline: bool, as_json: bool
 ) -> None:
-    """Write a model as one packed file that holds all it needs: weights, config, tokenizer, chat format."""
+    """Write a model as one packed file: weights, config, tokenizer and chat format."""
     from phi4mini.weights.load import convert_to
 
     with ProgressLine() as progress:
@@ -74,7 +74,7 @@ def _put_path(path: Path, as_json: bool) -> None:
 @command(name="ls")
 @json_option
 def ls(as_json: bool) -> None:
-    """List the models that are ready to run, and what they take on disk."""
+    """List the models that are ready to run, with their size on disk."""
     from phi4mini.weights.library import list_models
 
     models = list_models()
@@ -113,10 +113,10 @@ def _date(seconds: float) -> str:
 @command()
 @click.argument("name", default=DEFAULT_MODEL)
 @quant_option
-@click.option("--verify", is_flag=True, help="Read all of it: every hash, no NaN.")
+@click.option("--verify", is_flag=True, help="Read every byte: compare all hashes, look for NaN.")
 @json_option
 def show(name: str, quant: str | None, verify: bool, as_json: bool) -> None:
-    """Show what a model on this machine is made of."""
+    """Show the config, recipe and formats of a model on this machine."""
     from phi4mini.weights.load import ensure_store
     from phi4mini.weights.store.store import open_store
 
@@ -124,7 +124,7 @@ def show(name: str, quant: str | None, verify: bool, as_json: bool) -> None:
     if verify:
         with ProgressLine() as progress:
             opened.verify(lambda done, total: progress(f"verifying {opened.path.name}", done, total))
-        say(f"{opened.path.name}: every hash is as it was written, no number is NaN")
+        say(f"{opened.path.name}: all hashes match, no number is NaN")
     facts = _facts(opened)
     if as_json:
         put_json(facts)
@@ -171,7 +171,7 @@ def _facts(opened: OpenModel) -> dict[str, Any]:
 @yes_option
 @json_option
 def rm(name: str, yes: bool, as_json: bool) -> None:
-    """Delete a model from the cache: by name, all that was made from it; by file name, that file."""
+    """Delete a model from the cache. NAME: a model (all files made from it), or one file."""
     from phi4mini.errors import BadInput
     from phi4mini.weights.library import find, remove
 
@@ -180,7 +180,7 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
         say(f"{model.path}  {size(model.nbytes)}")
     if not yes:
         if not sys.stdin.isatty():
-            raise BadInput("nobody is here to ask whether to delete; -y says yes")
+            raise BadInput("stdin is no terminal to ask on whether to delete; -y deletes without asking")
         click.confirm(f"Delete {len(found)} file{'s' * (len(found) > 1)}?", abort=True, err=True)
     removed = remove(name)
     if as_json:

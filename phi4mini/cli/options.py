@@ -58,10 +58,10 @@ model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
     show_default=True,
-    help="Hub id (one of its GGUFs: ID:Q4_K_M), folder, file.",
+    help="Hub id (ID:Q4_K_M for one of its GGUFs), folder or file.",
 )
 quant_option = click.option(  # no default: a recipe given for a packed file must be the file's own
-    "-q", "--quant", help="f32, bf16, q8, q4, q4m, q4-head8.  [q4, or what a packed file has]"
+    "-q", "--quant", help="f32, bf16, q8, q4, q4m, q4-head8.  [q4, or the recipe of a packed file]"
 )
 offline_option = click.option("--offline", is_flag=True, help="Use no network.")
 chat_format_option = click.option(

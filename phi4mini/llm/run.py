@@ -190,7 +190,7 @@ class Run:
         return new
 
     def _logprobs(self, noted: Iterable[Any]) -> list[TokenLogprob]:
-        """Entries for tokens or for prompt log-probabilities; None is the first prompt token, which nothing predicts."""
+        """Entries for tokens or prompt log-probabilities; None is the first prompt token, which nothing predicts."""
         named = self._tokenizer.token_text
         return [
             TokenLogprob(self.request.ids[0], named(self.request.ids[0]), None)

@@ -139,7 +139,8 @@ def numeric(knob: Knob) -> bool:
 def test_a_value_beyond_its_bounds_names_the_option_and_the_bounds(capfd: pytest.CaptureFixture[str], knob) -> None:
     for beyond in (knob.low - 1, knob.high + 1):
         code, lines = called(["run", f"{knob.flags[-1]}={beyond}", "a"], capfd)
-        told = f"{knob.name} must be {'an integer' if knob.is_whole else 'a number'} from {knob.low} to {knob.high}, not"
+        kind = "an integer" if knob.is_whole else "a number"
+        told = f"{knob.name} must be {kind} from {knob.low} to {knob.high}, not"
         assert code == 2 and len(lines) == 1 and told in lines[0] and knob.flags[-1] in lines[0], lines
 
 
