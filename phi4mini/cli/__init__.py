@@ -1,8 +1,8 @@
-"""The command line: `phi4mini COMMAND`. Text a model wrote goes to stdout, everything else to stderr.
+"""The command line: `phi4mini COMMAND`. The model's text goes to stdout, everything else to stderr.
 
-Promises: a command's module is imported when the command is called, so `phi4mini --help` stays under 150 ms; every way
-to end has one of four exit codes: 0 done, 1 a fault of ours, 2 input or machine at fault (one line says what), 130
-Ctrl-C. It does not know what any command does.
+Promises: a command's module is imported when the command is called, so `phi4mini --help` stays under 150 ms; there are
+four exit codes: 0 done, 1 a fault of phi4mini, 2 a fault of input or machine (one line names it), 130 Ctrl-C. It does
+not know what any command does.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module of this package, one
 }
 PREFIX = "PHI4MINI"  # of the environment twins
 _EPILOG = f"""Models are named by hub id, folder, .gguf or .phi4 file, or `demo`.
-Every option has an environment twin: --ctx-size is {PREFIX}_CTX_SIZE. The option wins."""
+Every option has an environment twin: --ctx-size is {PREFIX}_CTX_SIZE. The option wins.
+{PREFIX}_LOG=debug tells which store, kernels and cached pages are used."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": PREFIX, "max_content_width": 100}
 
 
 class _Commands(click.Group):
-    """A group that imports a command when it is called and lists all of them without importing any."""
+    """A group that lists commands without importing them and imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -80,10 +81,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; never raises for what a user or the machine did."""
     _open_closed_streams()
     if f"_{PREFIX}_COMPLETE" in os.environ:
-        cli.main(prog_name="phi4mini")  # a shell asks what can follow; click answers and exits
+        cli.main(prog_name="phi4mini")  # a shell completes a line; click answers and exits
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows ? in its place
+            stream.reconfigure(errors="replace")  # a terminal without a character shows ?
     from phi4mini.cli.logs import to_stderr
 
     with to_stderr():
@@ -91,10 +92,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _outcome(args: list[str]) -> int:
-    """The exit code of a command, whatever way it ends."""
+    """The exit code of a command, however it ends."""
+    from phi4mini.cli.logs import use_level
     from phi4mini.errors import Phi4MiniError
 
     try:
+        use_level()
         code = _invoke(args)
         sys.stdout.flush()
         return code
@@ -117,8 +120,8 @@ def _outcome(args: list[str]) -> int:
 
 
 def _open_closed_streams() -> None:
-    """A stream that the caller has closed (`2>&-`) reads or writes nothing: otherwise the next file opened would take
-    its number, and text meant for nobody would be written into it.
+    """Open /dev/null for each stream that the caller has closed (`2>&-`). Otherwise the next file that is opened gets
+    the stream's number, and messages are written into that file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -130,7 +133,7 @@ def _open_closed_streams() -> None:
 
 
 def _invoke(args: list[str]) -> int:
-    """Without click's own `main`, which would answer a broken pipe with exit code 1."""
+    """Call the command without click's own `main`, which ends with exit code 1 on a broken pipe."""
     try:
         with cli.make_context("phi4mini", args) as context:
             code = cli.invoke(context)
@@ -150,7 +153,7 @@ def _refuse(error: Phi4MiniError | str, hint: str = "") -> int:
 
 
 def _system_error(error: OSError) -> int:
-    """The machine said no: a file, the disk, a right. One line; what no user could have caused is a fault of ours."""
+    """One line for a fault of the machine: a file, a full disk, a missing right. Any other is a fault of phi4mini."""
     if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
         return _fault()
     name = f"{error.filename}: " if error.filename is not None else "writing: "
@@ -172,7 +175,7 @@ def _fault() -> int:
 
 
 def _line(text: str) -> None:
-    """One line to stderr; where nobody reads it there is nothing left to do."""
+    """One line to stderr. A stderr that nobody reads is no error."""
     try:
         sys.stderr.write(f"phi4mini: {text}\n")
     except BrokenPipeError:
@@ -180,5 +183,5 @@ def _line(text: str) -> None:
 
 
 def _leave_stdout() -> None:
-    """The reader of stdout left: point it elsewhere, so that the interpreter's last flush does not complain."""
+    """Point stdout elsewhere after its reader has left, so that the interpreter's last flush raises nothing."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

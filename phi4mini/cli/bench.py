@@ -1,7 +1,7 @@
-"""bench: prefill and decode in tokens a second, held against what this machine's memory and arithmetic allow.
+"""bench: prefill and decode in tokens a second, and their share of this machine's memory bandwidth and int8 peak.
 
-Promises: the ceilings are measured in the same run, between the repetitions, because memory speed drifts; the figures
-are medians. The prompt is random ids, a new one each time, so that nothing can be reused.
+Promises: the two ceilings are measured in the same run, between the repetitions, because memory speed drifts; figures
+are medians. Each prompt is new random ids, so that no cached page is reused.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +16,11 @@ import click
 
 from phi4mini.cli.common import open_model, put, put_json, say, size
 from phi4mini.cli.options import command, engine_options, given, json_option
+from phi4mini.cli.timing import seconds
 from phi4mini.errors import BadInput
 
 if TYPE_CHECKING:
     from phi4mini.engine.engine import Engine
-    from phi4mini.engine.request import Request
     from phi4mini.llm.model import Model
 
 
@@ -31,7 +29,7 @@ _MANY = click.IntRange(min=1)
 
 @dataclass
 class Samples:
-    """One figure a repetition; the units: tok/s, tok/s, GB/s, GOPS."""
+    """One figure a repetition, in tok/s, tok/s, GB/s and GOPS."""
 
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
@@ -46,7 +44,7 @@ class Samples:
 @click.option("-n", "--new-tokens", type=_MANY, default=64, show_default=True, help="New tokens.")
 @click.option("-d", "--depth", type=click.IntRange(0), default=0, show_default=True, help="Tokens before the prompt.")
 @click.option("-r", "--repetitions", type=_MANY, default=3, show_default=True, help="Repetitions.")
-@click.option("--profile", "split", is_flag=True, help="Tell where the time of a token and of a prompt goes.")
+@click.option("--profile", "split", is_flag=True, help="Show the time of each operation of a token and of a prompt.")
 @json_option
 def bench(
     synthetic: bool,
@@ -70,7 +68,7 @@ def bench(
         loaded = time.perf_counter() - start
         how = f"{model.store.recipe}, {values['kv']} KV, {model.engine.facts.threads} threads"
         say(f"{model.name} ({how}), ready in {loaded:.2f} s")
-        _time(model.engine, prompt_tokens, 1, depth, seed=0)  # compiles and touches everything
+        seconds(model.engine, prompt_tokens, 1, depth, seed=0)  # compiles the kernels and touches all memory
         if split:
             from phi4mini.cli.profile import profile, put_profile
 
@@ -92,66 +90,19 @@ def _measure(engine: Engine, samples: Samples, prompt: int, new: int, depth: int
 
     samples.bandwidth.append(read_bandwidth(engine.facts.threads))
     samples.dots.append(dot_peak(engine.facts.threads))
-    prefill, decode = _time(engine, prompt, new, depth, seed)
+    prefill, decode = seconds(engine, prompt, new, depth, seed)
     samples.prefill.append(prompt / prefill)
     samples.decode.append(new / decode)
 
 
-def _time(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> tuple[float, float]:
-    """Seconds for `prompt` tokens up to their first new one, after `depth` others, and for `new` tokens after that."""
-    with random_prompt(engine, prompt, new, depth, seed) as request:
-        start = time.perf_counter()
-        _draw(engine, request, 1)
-        first = time.perf_counter()
-        _draw(engine, request, new)
-        return first - start, time.perf_counter() - first
-
-
-@contextmanager
-def random_prompt(engine: Engine, prompt: int, new: int, depth: int, seed: int) -> Iterator[Request]:
-    """A request whose next step begins on `prompt` random ids; `depth` others lie computed before them. Nothing is
-    guessed meanwhile: a figure is of a pass, and what text happens to repeat itself says nothing about that.
-    """
-    import numpy as np
-
-    from phi4mini.engine.request import Request
-    from phi4mini.engine.sample.params import SamplingParams
-    from phi4mini.errors import TooLong
-
-    total = depth + prompt + new + 1
-    if total > engine.ctx:
-        raise TooLong(total, engine.ctx, engine.config.max_position_embeddings)
-    ids = np.random.default_rng(seed).integers(0, engine.config.vocab_size, depth + prompt).tolist()
-    # one set of rope factors throughout: crossing the boundary half-way would time another thing
-    rope = engine.config.rope_set(total)
-    guesses, engine.scheduler.speculate = engine.scheduler.speculate, False
-    request = engine.add(Request(ids[:depth] or ids, SamplingParams(ignore_eos=True), rope))
-    try:
-        if depth:
-            _draw(engine, request, 1)
-            request.ids[-1:] = ids[depth:]  # in place of the token just drawn
-        yield request
-    finally:
-        engine.abort(request)
-        engine.scheduler.speculate = guesses
-
-
-def _draw(engine: Engine, request: Request, count: int) -> None:
-    """Step until the request has `count` more tokens."""
-    while count:
-        count -= len(engine.step())
-        if request.error is not None:
-            raise request.error
-
-
 def _facts(model: Model, samples: Samples, prompt: int, new: int, depth: int) -> dict[str, Any]:
-    """All figures under the names the JSON has. Bytes and operations are those the arithmetic needs, no more."""
+    """All figures under their names in the JSON. Bytes and operations are those that the arithmetic needs."""
     config, engine = model.config, model.engine.facts
     context = depth + prompt + new / 2
     moved = engine.pass_bytes + context * engine.kv_token_bytes
     head = config.vocab_size * config.hidden_size
     seen = prompt * (depth + (prompt + 1) / 2)  # pairs of a query and a key
-    work: float = 2 * prompt * (config.matrix_elements_per_token - head) + 2 * head  # the head is asked for once
+    work: float = 2 * prompt * (config.matrix_elements_per_token - head) + 2 * head  # one row of the head
     work += 4 * config.num_layers * config.q_rows * seen
     pp, tg = statistics.median(samples.prefill), statistics.median(samples.decode)
     read, dots = statistics.median(samples.bandwidth), statistics.median(samples.dots)

@@ -1,4 +1,4 @@
-"""chat: a line editor, a conversation, an answer in Markdown. Without a terminal, one line of stdin is one turn."""
+"""chat: a conversation with a line editor and answers in Markdown. Without a terminal, a line of stdin is a turn."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _lines() -> Iterator[str]:
 
 
 def _typed() -> Iterator[str]:
-    """Turns from the line editor, until Ctrl-D. Ctrl-C on a line clears it, on an empty one it leaves."""
+    """Turns from the line editor, until Ctrl-D. Ctrl-C clears a line; on an empty line it leaves."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
     from prompt_toolkit.output import create_output
@@ -80,7 +80,7 @@ def _typed() -> Iterator[str]:
 
 
 def _history() -> Any:
-    """Lines of earlier conversations, in the cache folder; readable by their owner alone."""
+    """The lines typed in earlier conversations, in the cache folder; only their owner may read the file."""
     from prompt_toolkit.history import FileHistory
 
     from phi4mini.files import cache_home
@@ -92,7 +92,7 @@ def _history() -> Any:
 
 
 def _keys() -> Any:
-    """Enter sends, Alt-Enter begins a new line; a pasted text keeps its lines."""
+    """Enter sends, Alt-Enter starts a new line; pasted text keeps its lines."""
     from prompt_toolkit.key_binding import KeyBindings
 
     keys = KeyBindings()

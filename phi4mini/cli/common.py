@@ -1,7 +1,7 @@
-"""What the commands share: opening a model, reading text, printing, progress.
+"""Helpers of all commands: open a model, read text, print, show progress.
 
-Promises: text that is not UTF-8 is refused with the offset of its first bad byte, never repaired; status goes to
-stderr. It does not know what a command does.
+Promises: text that is not UTF-8 is an error that names the offset of its first bad byte, and is never repaired; status
+goes to stderr. It does not know what a command does.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 def open_model(values: Mapping[str, Any]) -> Model:
-    """The model that `engine_options` name, with progress on stderr."""
+    """The model that the values of `engine_options` name, with progress on stderr."""
     from phi4mini.llm.model import load
 
     note_threads(values["threads"])
-    with Progress() as progress:
+    with ProgressLine() as progress:
         return load(
             values["model"],
             quant=values["quant"],
@@ -43,7 +43,7 @@ def open_model(values: Mapping[str, Any]) -> Model:
 
 
 def note_threads(asked: int | None) -> None:
-    """Say it where fewer threads are used than were asked for."""
+    """One line if fewer threads are used than were asked for."""
     from phi4mini.kernels.cpu import cpu
 
     if note := cpu().threads_note(asked):
@@ -93,7 +93,7 @@ def read_json(path: str) -> Any:
 
 
 def piped() -> bool:
-    """Whether somebody sends text on stdin: a pipe or a file, not a terminal or nothing at all."""
+    """True if stdin is a pipe or a file; False for a terminal, /dev/null, or a closed stdin."""
     if sys.stdin is None or sys.stdin.closed:
         return False
     mode = os.fstat(sys.stdin.fileno()).st_mode
@@ -112,7 +112,7 @@ def say(text: str = "") -> None:
 
 
 def put(text: str) -> None:
-    """A piece of text to stdout, at once."""
+    """A piece of text to stdout, flushed."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -123,7 +123,7 @@ def put_json(value: Any, indent: int | None = 2) -> None:
 
 
 def put_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Rows in columns to stdout, the first row being the heads; columns `right` are aligned to the right."""
+    """Rows as a table to stdout; the first row is the head, columns in `right` are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = enumerate(zip(row, widths, strict=True))
@@ -131,13 +131,13 @@ def put_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
 
 
 def colour(stream: Any = None) -> bool:
-    """Whether to write colours: to a terminal, unless NO_COLOR is set or it is a dumb one."""
+    """True if the stream is a terminal that shows colours and NO_COLOR is not set."""
     stream = stream or sys.stdout
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def size(count: float) -> str:
-    """Bytes for people: 2.32 GB, powers of ten as disks and bandwidths are sold."""
+    """Bytes for people, in powers of ten as disks and bandwidths are: 2.32 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:  # three digits, rounded, never 1e+03
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
@@ -145,15 +145,15 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-class Progress:
-    """Progress of a download or conversion on stderr: one line rewritten in a terminal, a line a tenth elsewhere."""
+class ProgressLine:
+    """Progress of a download or conversion on stderr: in a terminal one line, rewritten; elsewhere a line each 10 %."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty() and not is_json()
         self._shown: tuple[str, int] | None = None
         self._open = False
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -161,7 +161,7 @@ class Progress:
             say()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` bytes of `what` are there; without a total, `what` is a line of its own."""
+        """`done` of `total` bytes of `what` are done. Total 0: `what` is a message."""
         if not total:
             say(what)
             return

@@ -1,6 +1,6 @@
-"""doctor: what this machine has, what is used of it and why, and what would go wrong. Every check says what it saw.
+"""doctor: checks of this machine: CPU, threads, memory, caches, tokenizer, kernels. Each check reports what it found.
 
-Promises: it changes nothing but a probe file in the cache folder, removed at once; exit code 2 when something is wrong.
+Promises: it writes one probe file in the cache folder, removed at once, and nothing else; exit code 2 if a check fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from phi4mini.errors import Phi4MiniError
 
 @dataclass
 class Finding:
-    """One line of the report; `wrong` says what to do about it."""
+    """One line of the report; `wrong` is the fault and its remedy."""
 
     name: str
     text: str
@@ -32,7 +32,7 @@ class Finding:
 
 
 @command()
-@click.option("--measure", is_flag=True, help="Measure memory bandwidth and int8 peak as well (two seconds).")
+@click.option("--measure", is_flag=True, help="Also measure memory bandwidth and int8 peak (two seconds).")
 @json_option
 def doctor(measure: bool, as_json: bool) -> int | None:
     """Check this machine: CPU, threads, memory, caches, models, tokenizer, kernels."""
@@ -47,7 +47,7 @@ def doctor(measure: bool, as_json: bool) -> int | None:
 
 
 def _checked(check: Callable[[], Finding]) -> Finding:
-    """A check that fails on the machine's side is a finding, not the end of the report."""
+    """Run a check; an error of the machine becomes a finding, so that the report goes on."""
     try:
         return check()
     except (Phi4MiniError, OSError) as error:
@@ -138,7 +138,7 @@ def _tokenizer() -> Finding:
 
 
 def _kernels() -> Finding:
-    """Compile a kernel or find it compiled, run it, and look at the result."""
+    """Compile or load kernels, run them, and compare the result with the reference."""
     import numpy as np
 
     from phi4mini.files import cache_home
@@ -154,7 +154,7 @@ def _kernels() -> Finding:
 
 
 def _try_engine() -> str | None:
-    """A model of one small layer through the engine and through the definition; None when they agree."""
+    """Run a one-layer model through the engine and through the NumPy reference; None if they agree."""
     import numpy as np
 
     from phi4mini.engine.engine import Engine

@@ -1,4 +1,4 @@
-"""estimate: the memory a model will take, from its config alone."""
+"""estimate: the memory that a model will take, computed from its config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _USUAL_CTX = 4096
 @click.option("-c", "--ctx-size", type=click.IntRange(min=1), help="Tokens of context.  [4096, or the model's longest]")
 @json_option
 def estimate(model: str, quant: str | None, kv: Any, ctx_size: int | None, as_json: bool) -> None:
-    """Weights, KV cache, compute buffers, and the largest context that fits. Nothing is loaded or fetched."""
+    """Memory for weights, KV cache and compute buffers, and the largest context that fits. Nothing is loaded."""
     from phi4mini.kernels.cpu import cpu
     from phi4mini.llm.estimate import estimate as estimated
 
@@ -50,8 +50,8 @@ def estimate(model: str, quant: str | None, kv: Any, ctx_size: int | None, as_js
 
 
 def _config_and_weights(name: str, quant: str | None) -> tuple[Config, int, str]:
-    """The config, the bytes of the weights (exact for a store or a GGUF, by the recipe for everything else), and the
-    recipe.
+    """The config, the bytes of the weights and the recipe. Bytes are exact for a store or a GGUF; for other checkpoints
+    they follow from the recipe.
     """
     from phi4mini.llm.estimate import recipe_formats, weight_bytes
     from phi4mini.weights.load import USUAL, check_recipe, open_checkpoint
@@ -74,7 +74,7 @@ def _config_and_weights(name: str, quant: str | None) -> tuple[Config, int, str]
 
 
 def _origin(source: Source) -> Path | None:
-    """The file or folder of a model on this machine; None for those whose config is known without."""
+    """The file or folder of a model on this machine; None for a model whose config is built in."""
     from phi4mini.weights.sources.demo import demo_gguf
     from phi4mini.weights.sources.hub_gguf import fetch
 
@@ -90,7 +90,7 @@ def _origin(source: Source) -> Path | None:
 
 
 def _config(source: Source, folder: Path | None) -> Config:
-    """From config.json alone; Phi-4-mini's is known."""
+    """The config of config.json; Phi-4-mini's is built in."""
     from dataclasses import replace
 
     from phi4mini.model.config import Config

@@ -1,29 +1,36 @@
-"""Where what the rooms say through `logging` goes: to stderr, a line each, or as JSON where a command logs JSON.
+"""Log records of all rooms go to stderr, a line each, or a JSON object each where a command logs JSON.
 
-Promises: this is the one place that sets logging up, and only a command does: who imports phi4mini keeps their own
-settings, and finds them again when `main` returns. INFO and above of this package is shown, of libraries WARNING and
-above. A record is one line, control characters escaped; a traceback follows it, inside the object where it is JSON.
+Promises: logging is set up here only, and by commands only: a program that imports phi4mini keeps its own settings,
+and has them again when `main` returns. Records of this package are shown from INFO on, or from the level that
+PHI4MINI_LOG names; those of libraries from WARNING on. A record is one line with control characters escaped; a
+traceback follows on further lines, or inside the JSON object.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from phi4mini.errors import BadInput
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+LEVEL_VARIABLE = "PHI4MINI_LOG"
+
 
 class Lines(logging.Handler):
-    """Records to whatever stderr is at the time."""
+    """Writes records to the stderr of the moment."""
 
     def __init__(self) -> None:
         super().__init__()
         self.as_json = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record; where nobody reads stderr there is nothing left to do."""
+        """One record. A stderr that nobody reads is no error."""
         error = record.exc_info[1] if record.exc_info else None
         trace = "".join(traceback.format_exception(error)).rstrip() if error else None
         with suppress(BrokenPipeError, ValueError):
@@ -37,7 +44,8 @@ class Lines(logging.Handler):
 
 
 def _plain(record: logging.LogRecord, trace: str | None) -> str:
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in record.getMessage())
+    message = f"{record.name}: {record.getMessage()}" if record.levelno <= logging.DEBUG else record.getMessage()
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
     return shown if trace is None else f"{shown}\n{trace}"
 
 
@@ -57,15 +65,23 @@ def to_stderr() -> Iterator[Lines]:
         ours.setLevel(before)
 
 
+def use_level() -> None:
+    """Show records of this package from the level on that PHI4MINI_LOG names. Raises `BadInput` for any other word."""
+    name = os.environ.get(LEVEL_VARIABLE, "").lower()
+    if name and name not in LEVELS:
+        raise BadInput(f"{LEVEL_VARIABLE} must be debug, info or warning, not {name!r:.40}")
+    logging.getLogger("phi4mini").setLevel(LEVELS.get(name, logging.INFO))
+
+
 def use_json() -> None:
-    """From now on a record is an object a line, Python's own warnings among them."""
+    """Write every record as a JSON object a line from now on, Python's own warnings among them."""
     logging.captureWarnings(True)
     for handler in _handlers():
         handler.as_json = True
 
 
 def is_json() -> bool:
-    """Whether everything on stderr has to be JSON."""
+    """True if everything on stderr has to be JSON."""
     return any(handler.as_json for handler in _handlers())
 
 

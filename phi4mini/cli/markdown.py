@@ -1,7 +1,7 @@
-"""A streamed answer in the terminal: Markdown drawn block by block, or the plain text where that is asked for.
+"""A streamed answer in the terminal: Markdown rendered block by block, or plain text.
 
-Promises: what has scrolled by is never drawn again, so long answers do not flicker or repeat; `Plain` writes exactly
-the model's text. It does not know where text comes from.
+Promises: lines that have scrolled off are never redrawn, so long answers neither flicker nor repeat; `Plain` writes
+exactly the model's text. It does not know where the text comes from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REDRAWS = 12  # a second
 
 
 class Printer(Protocol):
-    """Pieces of an answer in, then `end`."""
+    """Takes the pieces of an answer, then `end`."""
 
     def add(self, piece: str) -> None: ...
     def end(self) -> None: ...
@@ -29,7 +29,7 @@ def printer(markdown: bool) -> Printer:
 
 
 class Plain:
-    """The text as it is, and a line end at the end."""
+    """Prints the text unchanged, and a line end after it."""
 
     def __init__(self) -> None:
         self._last = "\n"
@@ -45,7 +45,7 @@ class Plain:
 
 
 class Markdown:
-    """Finished blocks are printed for good; the block in the making is redrawn in place, as much of it as fits."""
+    """Prints each finished block once; the unfinished block is redrawn in place, as much of it as the screen holds."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -54,10 +54,10 @@ class Markdown:
         self._console = Console(highlight=False)
         self._live = Live(console=self._console, refresh_per_second=_REDRAWS, transient=True)
         self._live.start()
-        self._open = ""  # text of the block in the making
+        self._open = ""  # text of the unfinished block
 
     def add(self, piece: str) -> None:
-        """Show more of the answer; blocks that are complete stay as they are from now on."""
+        """Show more of the answer; a block that is complete is printed for good."""
         self._open += piece
         at = finished(self._open)
         if at:
@@ -67,7 +67,7 @@ class Markdown:
         self._live.update(self._tail())
 
     def end(self) -> None:
-        """The answer is over: print what is still open, and leave the terminal as it was."""
+        """The answer is over: print the last block and restore the terminal."""
         self._live.update("")
         self._live.stop()
         if self._open.strip():
@@ -75,7 +75,7 @@ class Markdown:
         self._open = ""
 
     def _tail(self) -> RenderableType:
-        """The last lines of the open block: a live region taller than the screen cannot be erased again."""
+        """The last lines of the unfinished block: a live region taller than the screen cannot be erased."""
         lines = self._open.split("\n")
         room = max(self._console.size.height - 3, 3)
         return _rendered("\n".join(lines[-room:])) if len(lines) <= room else "\n".join(lines[-room:])

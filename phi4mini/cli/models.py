@@ -1,4 +1,4 @@
-"""pull, convert, ls, show, rm: the models on this machine. They call `phi4mini.weights` and print what it says."""
+"""pull, convert, ls, show, rm: manage the models on this machine. They call `phi4mini.weights` and print results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phi4mini.cli.common import Progress, put, put_json, put_table, say, size
+from phi4mini.cli.common import ProgressLine, put, put_json, put_table, say, size
 from phi4mini.cli.options import (
     DEFAULT_MODEL,
     chat_format_option,
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 @click.option("--refresh", is_flag=True, help="Ask the hub for a newer revision.")
 @json_option
 def pull(name: str, quant: str | None, offline: bool, refresh: bool, as_json: bool) -> None:
-    """Download a model (resuming where it stopped) and convert it, so that it starts at once. NAME: hub id or demo."""
+    """Download a model, resuming an earlier download, and convert it. NAME: hub id or demo."""
     from phi4mini.weights.load import ensure_store
     from phi4mini.weights.resolve import resolve
 
     if refresh and (kind := resolve(name).kind) != "hub":
         say(f"--refresh has no effect: {name} is not on the hub ({kind})")
-    with Progress() as progress:
+    with ProgressLine() as progress:
         path = ensure_store(name, quant, offline, progress, refresh)
     _put_path(path, as_json)
 
@@ -54,10 +54,10 @@ def pull(name: str, quant: str | None, offline: bool, refresh: bool, as_json: bo
 def convert(
     model: str, quant: str | None, output: Path | None, chat_format: str | None, offline: bool, as_json: bool
 ) -> None:
-    """Write a model as one packed file that holds all it needs: weights, config, tokenizer, chat format."""
+    """Write a model as one packed file: weights, config, tokenizer and chat format."""
     from phi4mini.weights.load import convert_to
 
-    with Progress() as progress:
+    with ProgressLine() as progress:
         path = convert_to(model, quant, output, offline, progress, chat_format)
     _put_path(path, as_json)
 
@@ -74,7 +74,7 @@ def _put_path(path: Path, as_json: bool) -> None:
 @command(name="ls")
 @json_option
 def ls(as_json: bool) -> None:
-    """List the models that are ready to run, and what they take on disk."""
+    """List the models that are ready to run, with their size on disk."""
     from phi4mini.weights.library import list_models
 
     models = list_models()
@@ -113,18 +113,18 @@ def _date(seconds: float) -> str:
 @command()
 @click.argument("name", default=DEFAULT_MODEL)
 @quant_option
-@click.option("--verify", is_flag=True, help="Read all of it: every hash, no NaN.")
+@click.option("--verify", is_flag=True, help="Read every byte: compare all hashes, look for NaN.")
 @json_option
 def show(name: str, quant: str | None, verify: bool, as_json: bool) -> None:
-    """Show what a model on this machine is made of."""
+    """Show the config, recipe and formats of a model on this machine."""
     from phi4mini.weights.load import ensure_store
     from phi4mini.weights.store.store import open_store
 
     opened = open_store(ensure_store(name, quant, offline=True))
     if verify:
-        with Progress() as progress:
+        with ProgressLine() as progress:
             opened.verify(lambda done, total: progress(f"verifying {opened.path.name}", done, total))
-        say(f"{opened.path.name}: every hash is as it was written, no number is NaN")
+        say(f"{opened.path.name}: all hashes match, no number is NaN")
     facts = _facts(opened)
     if as_json:
         put_json(facts)
@@ -171,7 +171,7 @@ def _facts(opened: OpenModel) -> dict[str, Any]:
 @yes_option
 @json_option
 def rm(name: str, yes: bool, as_json: bool) -> None:
-    """Delete a model from the cache: by name, all that was made from it; by file name, that file."""
+    """Delete a model from the cache. NAME: a model (all files made from it), or one file."""
     from phi4mini.errors import BadInput
     from phi4mini.weights.library import find, remove
 
@@ -180,7 +180,7 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
         say(f"{model.path}  {size(model.nbytes)}")
     if not yes:
         if not sys.stdin.isatty():
-            raise BadInput("nobody is here to ask whether to delete; -y says yes")
+            raise BadInput("stdin is no terminal to ask on whether to delete; -y deletes without asking")
         click.confirm(f"Delete {len(found)} file{'s' * (len(found) > 1)}?", abort=True, err=True)
     removed = remove(name)
     if as_json:

@@ -1,15 +1,21 @@
-"""The options that commands share: of the same name, they mean the same in every command."""
+"""The options that several commands share; an option means the same in every command.
+
+The sampling options are made from the table of knobs (`llm/keywords.py`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from phi4mini.cli import SETTINGS
 from phi4mini.cli.common import say
 from phi4mini.errors import BadInput
+
+if TYPE_CHECKING:
+    from phi4mini.llm.keywords import Knob
 
 DEFAULT_MODEL = "microsoft/Phi-4-mini-instruct"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -22,7 +28,7 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 def given(name: str) -> bool:
-    """Whether who called the command under way set an option, on the command line or in the environment."""
+    """True if the user set this option of the running command, on the command line or in the environment."""
     source = click.get_current_context().get_parameter_source(name)
     return source in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
 
@@ -52,10 +58,10 @@ model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
     show_default=True,
-    help="Hub id (one of its GGUFs: ID:Q4_K_M), folder, file.",
+    help="Hub id (ID:Q4_K_M for one of its GGUFs), folder or file.",
 )
-quant_option = click.option(  # no default: what is asked of a packed file must be what it is
-    "-q", "--quant", help="f32, bf16, q8, q4, q4m, q4-head8.  [q4, or what a packed file has]"
+quant_option = click.option(  # no default: a recipe given for a packed file must be the file's own
+    "-q", "--quant", help="f32, bf16, q8, q4, q4m, q4-head8.  [q4, or the recipe of a packed file]"
 )
 offline_option = click.option("--offline", is_flag=True, help="Use no network.")
 chat_format_option = click.option(
@@ -89,46 +95,63 @@ engine_options = options(
     offline_option,
 )
 
-sampling_options = options(
-    click.option("-n", "--predict", type=click.IntRange(min=1), help="Most new tokens.  [until the context is full]"),
-    click.option("--temp", type=float, help="Temperature; 0 is greedy.  [0]"),
-    click.option("--top-k", type=int, help="Draw from the k best tokens only.  [off]"),
-    click.option("--top-p", type=float, help="Draw from this probability mass only.  [off]"),
-    click.option("--min-p", type=float, help="Drop tokens below this share of the best.  [off]"),
-    click.option("-s", "--seed", type=int, help="Seed: the same seed, the same text.  [drawn]"),
-    click.option("--repeat-penalty", type=float, help="Penalty on tokens seen before.  [off]"),
-    click.option("--presence-penalty", type=float, help="Subtracted once from tokens used.  [off]"),
-    click.option("--frequency-penalty", type=float, help="Subtracted per use of a token.  [off]"),
-    click.option("--logit-bias", multiple=True, metavar="ID±VALUE", help="Bias of a token, such as 1504+1.5."),
-    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
-    click.option("--ignore-eos", is_flag=True, help="Go on past the model's own end."),
-)
-_SAMPLING_NAMES = {  # option -> keyword of Model
-    "predict": "max_new_tokens",
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "seed": "seed",
-    "repeat_penalty": "repetition_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-}
+_REPEATED = {"logit_bias": "ID±VALUE", "stop": "TEXT"}  # knobs whose option may come several times -> its metavar
+
+
+class _Within(click.ParamType[float]):
+    """A number within a knob's bounds; the error names the option, the keyword and the bounds."""
+
+    def __init__(self, knob: Knob) -> None:
+        self.knob, self.name = knob, "integer" if knob.is_whole else "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = (click.INT if self.knob.is_whole else click.FLOAT).convert(value, param, ctx)
+        low, high = self.knob.low, self.knob.high
+        if low is not None and high is not None and not low <= number <= high:  # NaN is not within
+            kind = "an integer" if self.knob.is_whole else "a number"
+            self.fail(f"{self.knob.name} must be {kind} from {low} to {high}, not {number}", param, ctx)
+        return number
+
+
+def _option_of(knob: Knob) -> _Decorator[Any]:
+    """The option of one row of the table of knobs."""
+    if knob.type == "bool":
+        return click.option(*knob.flags, is_flag=True, help=knob.help)
+    if knob.name in _REPEATED:
+        text = f"{knob.help} May be repeated."
+        return click.option(*knob.flags, multiple=True, metavar=_REPEATED[knob.name], help=text)
+    unset = f"{knob.unset}; {knob.range}" if knob.range else knob.unset
+    return click.option(*knob.flags, type=_Within(knob), help=f"{knob.help}  [{unset}]")
+
+
+def _sampling_knobs() -> dict[str, Knob]:
+    """The rows that have an option, by the option's parameter; --rope is not among them, `engine_options` has it."""
+    from phi4mini.llm.keywords import KNOBS  # a table; nothing heavy comes with it
+
+    knobs = [knob for knob in KNOBS if knob.flags and knob.name != "rope"]
+    return {knob.flags[-1].removeprefix("--").replace("-", "_"): knob for knob in knobs}
+
+
+def sampling_options(function: _F) -> _F:
+    """The options of `llm/keywords.py`, in its order."""
+    return options(*map(_option_of, _sampling_knobs().values()))(function)
 
 
 def sampling(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of Model.stream from the values of `sampling_options` and --rope, checked before any model opens."""
-    from phi4mini.llm.run import parameters
+    """The keywords of Model.stream from the values of `sampling_options` and --rope, checked before any model opens.
 
-    chosen = {ours: values[name] for name, ours in _SAMPLING_NAMES.items() if values[name] is not None}
-    chosen["rope"] = values["rope"]
-    if values["logit_bias"]:
-        chosen["logit_bias"] = dict(map(_bias, values["logit_bias"]))
-    if values["stop"]:
-        chosen["stop"] = list(values["stop"])
-    if values["ignore_eos"]:
-        chosen["ignore_eos"] = True
-    parameters(chosen)
+    An option that was not given is left out.
+    """
+    from phi4mini.llm.run import check_keywords
+
+    chosen: dict[str, Any] = {"rope": values["rope"]}
+    for option, knob in _sampling_knobs().items():
+        value = values[option]
+        if value is not None and value is not False and value != ():  # 0 is a value
+            chosen[knob.name] = list(value) if knob.name == "stop" else value
+    if "logit_bias" in chosen:
+        chosen["logit_bias"] = dict(map(_bias, chosen["logit_bias"]))
+    check_keywords(chosen)
     if not chosen.get("temperature"):
         for name in ("top_k", "top_p", "min_p"):
             if name in chosen:

@@ -1,8 +1,7 @@
-"""bench --profile: how a token's and a prompt's time splits into operations, as a table and as JSON.
+"""bench --profile: the time of each operation of a token and of a prompt, as a table and as JSON.
 
-Promises: the rows add up to the wall time they are held against; the same work is timed without the profile between
-the profiled passes, so that what profiling itself costs can be seen. It does not know how a pass is cut into parts: see
-engine/profile.py.
+Promises: the rows add up to the wall time; the same work is timed without the profile between the profiled passes, so
+that the cost of profiling shows. It does not know how a pass is split into operations: engine/profile.py does.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from phi4mini.cli.bench import random_prompt
 from phi4mini.cli.common import put, put_table, say, size
+from phi4mini.cli.timing import random_prompt
 
 if TYPE_CHECKING:
     from phi4mini.engine.engine import Engine
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Units:
-    """What was timed of one kind: steps with the profile, seconds without."""
+    """The timings of one kind, prompts or tokens: steps with the profile, seconds without."""
 
     steps: list[list[Step]] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
@@ -37,8 +36,8 @@ class _Units:
 
 
 def profile(model: Model, prompt: int, new: int, depth: int, repetitions: int) -> dict[str, Any]:
-    """The figures under the names that the JSON has, from `repetitions` prompts with the profile and as many without,
-    and `new` tokens after each of them, every other one with the profile.
+    """The figures under their names in the JSON: `repetitions` prompts with the profile and as many without; after each
+    of them `new` tokens, every other one with the profile.
     """
     from phi4mini.engine.profile import Splitter, watched
     from phi4mini.kernels.peak import dot_peak, read_bandwidth
@@ -49,7 +48,7 @@ def profile(model: Model, prompt: int, new: int, depth: int, repetitions: int) -
         for number in range(2 * repetitions):
             bandwidth.append(read_bandwidth(engine.facts.threads))
             dots.append(dot_peak(engine.facts.threads))
-            # seeds that the passes before did not have, or their prompts would be there already
+            # seeds that `bench` has not used: an equal prompt would be in the prefix cache
             with random_prompt(engine, prompt, new, depth, seed=1000 + number) as request:
                 watch.on = number % 2 == 1
                 prompts.add(_steps(engine, watch, request))
@@ -78,7 +77,7 @@ def profile(model: Model, prompt: int, new: int, depth: int, repetitions: int) -
 
 
 def _steps(engine: Engine, watch: Watch, request: Request) -> list[Step]:
-    """The steps up to the request's next token; each begins where the one before it ended."""
+    """The steps up to the request's next token; each starts at the end of the one before."""
     from phi4mini.engine.profile import Step
 
     made, start, drawn = [], time.perf_counter(), False
@@ -119,7 +118,7 @@ def _figures(splits: list[Split], plain: list[float]) -> dict[str, Any]:
 
 
 def put_profile(found: dict[str, Any]) -> None:
-    """The two tables, and what they are held against."""
+    """Print both tables, then the machine's ceilings."""
     start = f"after {found['depth']} others" if found["depth"] else "from the start"
     passes = "one pass" if found["prefill"]["passes"] == 1 else f"{found['prefill']['passes']} passes"
     put(f"a prompt of {found['prompt_tokens']} tokens {start}, {passes}\n")

@@ -62,7 +62,7 @@ def run(
 
 
 def _prompt(prompt: str | None, files: tuple[str, ...], raw: bool) -> str:
-    """The parts there are, joined by blank lines. Line ends at the end of files and stdin go, unless `raw`."""
+    """Argument, files and stdin, joined by blank lines. Their last line ends are cut, but for those of `raw`."""
     parts = [] if prompt is None else [argument_text(prompt, "the prompt")]
     read = list(files)
     if "-" not in files and (piped() or not (parts or files)):
@@ -77,7 +77,7 @@ def _prompt(prompt: str | None, files: tuple[str, ...], raw: bool) -> str:
 
 
 def _finish(result: Any, made: Any, ctx: int) -> None:
-    """What the text alone does not say: tool calls as JSON lines, and why the answer ends early."""
+    """Print what the text does not show: tool calls as JSON lines, and why the answer was cut."""
     from phi4mini.chat.tools import calls_to_json
 
     if made.text and not made.text.endswith("\n"):
@@ -113,7 +113,7 @@ def answer_json(result: Any, model: str) -> dict[str, Any]:
 
 
 def speed(made: Any) -> str:
-    """One line: tokens and tokens a second of prompt and answer, and the seed."""
+    """One line for prompt and answer: tokens and tokens a second; and the seed."""
     use, time = made.usage, made.timings
     computed, more = use.prompt_tokens - use.cached_tokens, use.completion_tokens - 1
     prefill = f"{computed / time.prefill_seconds:.1f} tok/s" if time.prefill_seconds else "-"
@@ -126,7 +126,7 @@ def speed(made: Any) -> str:
 
 @contextmanager
 def stops_on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls `stop` once, so that the step under way ends cleanly; a second Ctrl-C interrupts at once."""
+    """The first Ctrl-C calls `stop`, which ends the answer after the current step; the second interrupts at once."""
 
     def handle(number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""`phi4mini serve`: the chat page, and OpenAI's and Anthropic's APIs for programs, from one model."""
+"""serve: the chat page, and the APIs of OpenAI, Anthropic and Ollama, for one model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phi4mini.cli.common import Progress, note_threads, say, size
+from phi4mini.cli.common import ProgressLine, note_threads, say, size
 from phi4mini.cli.options import command, engine_options, given, options
 from phi4mini.errors import BadInput, NotFound
 
@@ -24,7 +24,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class _Span(click.ParamType[float]):
-    """A time such as 90, 90s, 5m, 1h; -1 is for ever."""
+    """A time such as 90, 90s, 5m, 1h, in seconds; -1 is for ever."""
 
     name = "time"
 
@@ -41,17 +41,17 @@ class _Span(click.ParamType[float]):
 _listen_options = options(
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=int, default=8080, show_default=True, help="0 takes any that is free."),
-    click.option("--unix-socket", type=click.Path(path_type=Path), help="Listen on this file instead."),
-    click.option("--api-key", multiple=True, help="A key that programs must send; better in a file.", hidden=True),
+    click.option("--unix-socket", type=click.Path(path_type=Path), help="Listen on this socket file instead."),
+    click.option("--api-key", multiple=True, help="A key that clients must send; safer in a file.", hidden=True),
     click.option("--api-key-file", type=click.Path(path_type=Path), help="A file with one key a line."),
-    click.option("--allow-host", multiple=True, metavar="NAME", help="Answer to this Host as well."),
-    click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Answer pages of this origin."),
+    click.option("--allow-host", multiple=True, metavar="NAME", help="Accept this Host header as well."),
+    click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Accept web pages of this origin."),
 )
 _work_options = options(
     click.option(
-        "-np", "--parallel", type=click.IntRange(min=1), default=8, show_default=True, help="Requests in one pass."
+        "-np", "--parallel", type=click.IntRange(min=1), default=8, show_default=True, help="Most requests in one pass."
     ),
-    click.option("--queue", type=int, help="Requests of one key that may wait.  [4 x parallel]"),
+    click.option("--queue", type=int, help="Most waiting requests of one key.  [4 x parallel]"),
     click.option("--kv-tokens", type=int, help="KV cache for all requests, in tokens.  [131072, or what fits]"),
     click.option("--prefix-cache/--no-prefix-cache", default=True, show_default=True, help="Keep prompts on disk."),
     click.option(
@@ -59,20 +59,20 @@ _work_options = options(
         type=click.FloatRange(min=0, min_open=True),
         default=8.0,
         show_default=True,
-        help="GB of it.",
+        help="Most GB of prompts on disk.",
     ),
     click.option(
-        "--keep-alive", type=_Span(), default=-1, help="Give memory back after so long without work.  [never]"
+        "--keep-alive", type=_Span(), default=-1, help="Unload the model after so long without a request.  [never]"
     ),
-    click.option("--timeout", type=_Span(), help="Deadline of every request.  [none]"),
-    click.option("--drain", type=_Span(), default=30, show_default=True, help="Time to finish when told to stop."),
-    click.option("--strict", is_flag=True, help="Refuse fields that are not known."),
+    click.option("--timeout", type=_Span(), help="Most time for a request.  [no limit]"),
+    click.option("--drain", type=_Span(), default=30, show_default=True, help="Time for requests to end on SIGTERM."),
+    click.option("--strict", is_flag=True, help="Refuse unknown fields."),
     click.option("--json", "as_json", is_flag=True, help="Log as JSON, a line each."),
-    click.option("--no-supervise", is_flag=True, help="No second process that starts the server again if it dies."),
+    click.option("--no-supervise", is_flag=True, help="Do not restart the server if its process dies."),
 )
 _LIMITS = ("header_deadline", "body_deadline", "write_deadline", "ping")  # seconds
 _COUNTS = ("body_limit", "connections")
-_limit_options = options(  # for tests and for those who have read docs/operation.md
+_limit_options = options(  # hidden: tests and docs/operation.md use them
     *(click.option(f"--{name.replace('_', '-')}", type=_Span(), hidden=True) for name in _LIMITS),
     *(click.option(f"--{name.replace('_', '-')}", type=int, hidden=True) for name in _COUNTS),
 )
@@ -114,8 +114,8 @@ def _say_what_has_no_effect(values: dict[str, Any]) -> None:
 
 
 def _serve(settings: Settings, listener: socket.socket, values: dict[str, Any]) -> None:
-    """Until it is told to stop."""
-    faulthandler.enable()  # a crash of native code says on stderr where it was
+    """Serve until a signal stops it."""
+    faulthandler.enable()  # after a crash of native code stderr shows the Python stack
     try:
         from phi4mini.server.serve import serve as run
         from phi4mini.server.service import Service
@@ -150,7 +150,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _keys(path: Path | None) -> list[str]:
-    """One key a line; empty lines and those that begin with # are none."""
+    """The keys of a file, one a line; empty lines and lines that start with # are skipped."""
     if path is None:
         return []
     try:
@@ -164,14 +164,14 @@ def _keys(path: Path | None) -> list[str]:
 
 
 def _opener(values: dict[str, Any]) -> Callable[[], Model]:
-    """Opens the model, now and after each time it was given back."""
+    """A function that opens the model: at the start, and again after it was unloaded."""
     from phi4mini.files import cache_home
     from phi4mini.llm.model import load
 
     cache = (cache_home() / "prefix", int(values["prefix_cache_size"] * 1e9)) if values["prefix_cache"] else None
 
     def opened() -> Model:
-        with Progress() as progress:
+        with ProgressLine() as progress:
             return load(
                 values["model"],
                 quant=values["quant"],
@@ -190,7 +190,7 @@ def _opener(values: dict[str, Any]) -> Callable[[], Model]:
 
 
 def _greet(service: Service, listener: socket.socket) -> None:
-    """Where it can be reached, and what it may take."""
+    """Print the address, the model and the KV cache's limit."""
     facts, settings = service.facts, service.settings
     address = listener.getsockname()
     if settings.unix_socket is not None:

@@ -1,7 +1,7 @@
 """A conversation in the terminal: its messages, its settings, and the commands that begin with a slash.
 
-Promises: a turn that fails leaves the conversation as it was; nothing of it is ever dropped to make room. It prints
-status only; how the answer is shown is a `Printer`'s matter.
+Promises: a turn that fails leaves the conversation as it was; no message is ever dropped to make room. It prints status
+only; a `Printer` shows the answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Session:
         return [*head, *self.turns]
 
     def ask(self, text: str, printer: Callable[[], Printer]) -> None:
-        """One turn: the answer is printed and kept, even one that was stopped. A refused turn leaves no trace."""
+        """One turn: print the answer and keep it, even if it was stopped. A refused turn leaves no trace."""
         self.turns.append({"role": "user", "content": text})
         try:
             reply = self._answer(printer)
@@ -63,7 +63,7 @@ class Session:
 
     def _answer(self, printer: Callable[[], Printer]) -> Reply:
         stream = self.model.stream(self.messages, **self.sampling)
-        shown: Printer | None = None  # made with the first piece, so that an error comes out on a clean line
+        shown: Printer | None = None  # made with the first piece: an error before it needs a clean line
         try:
             with stops_on_interrupt(stream.stop):
                 for piece in stream:
@@ -75,7 +75,7 @@ class Session:
         return stream.result
 
     def command(self, line: str) -> bool:
-        """Carry out a slash command; False when it is time to leave. What goes wrong is said, not raised."""
+        """Carry out a slash command; False if it leaves. An error is printed, not raised."""
         name, _, rest = line[1:].partition(" ")
         does = getattr(self, f"_do_{name}", None) if name.isascii() and name.isalpha() else None
         if name in ("bye", "exit", "quit"):
@@ -112,9 +112,9 @@ class Session:
         say(f"{name} = {self.sampling[name]!r}")
 
     def _checked(self, sampling: dict[str, Any]) -> dict[str, Any]:
-        from phi4mini.llm.run import parameters
+        from phi4mini.llm.run import check_keywords
 
-        parameters(sampling)
+        check_keywords(sampling)
         return sampling
 
     def _do_save(self, path: str) -> None:
@@ -131,7 +131,7 @@ class Session:
             raise BadInput("/load needs a file name")
         value = read_json(str(Path(path).expanduser()))
         messages = value.get("messages") if isinstance(value, dict) else value
-        self.model.render(messages)  # type: ignore[arg-type]  # refuses what is not a conversation
+        self.model.render(messages)  # type: ignore[arg-type]  # raises if this is no conversation
         listed = list(messages)  # type: ignore[arg-type]
         head = listed and listed[0].get("role") == "system"
         self.system, self.turns = (listed[0]["content"], listed[1:]) if head else (None, listed)
@@ -146,7 +146,7 @@ class Session:
 
 
 def _value(text: str) -> Any:
-    """A setting's value: JSON where it is JSON, else the text."""
+    """A setting's value: parsed if it is JSON, else the text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -154,7 +154,7 @@ def _value(text: str) -> Any:
 
 
 def explain(error: Phi4MiniError) -> str:
-    """An error of a turn, with the way out where there is one."""
+    """The message for an error of a turn, with the remedy if there is one."""
     if isinstance(error, TooLong):
         return (
             f"the conversation has {error.prompt_tokens} tokens and the context holds {error.limit}; "

@@ -1,8 +1,8 @@
-"""A process that watches over the one that serves: starts it again when it dies, and ends with it when it ends.
+"""A parent process that restarts the server when it dies, and ends when the server ends.
 
-Promises: the listening socket stays with the watcher, so that while the server is started again who connects waits
-instead of being refused; signals reach the server; when the watcher dies, however that happens, the server dies too.
-It forks before anything heavy is imported, and stays below 20 MB.
+Promises: the parent keeps the listening socket, so that clients wait during a restart instead of being refused; signals
+reach the server; when the parent dies, in whatever way, the server dies too. It forks before any heavy import and stays
+below 20 MB.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from types import FrameType
 
 from phi4mini.cli.common import say
 
-MOST_STARTS, WITHIN = 5, 60.0  # so often in that many seconds is it started again
-_FIRST_WAIT = 0.25  # seconds, doubled each time
+MOST_STARTS, WITHIN = 5, 60.0  # restarts, in so many seconds
+_FIRST_WAIT = 0.25  # seconds before the first restart; doubled for each further one
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_MEANT = (0, 2, 130)  # exit codes after which starting again would change nothing
+_MEANT = (0, 2, 130)  # exit codes after which a restart would change nothing
 
 
 class Budget:
-    """How long to wait before the next start, or that there were too many."""
+    """Limits restarts: how long to wait before the next one, and when to give up."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._starts: list[float] = []
 
     def wait(self) -> float | None:
-        """Note one more start; the seconds to wait before it, or None: too many."""
+        """Count one more restart; returns the seconds to wait before it, or None if there were too many."""
         now = self._clock()
         self._starts = [at for at in self._starts if now - at < WITHIN]
         if len(self._starts) >= MOST_STARTS:
@@ -43,9 +43,9 @@ class Budget:
 
 
 def supervise() -> int | None:
-    """Fork. In the child, which is to serve: None. In the parent, when all is over: the exit code.
+    """Fork. Returns None in the child, which then serves; in the parent, at the end, the exit code.
 
-    Called before there are threads and before anything heavy is imported.
+    Call it before any thread exists and before any heavy import.
     """
     return _Watcher().watch()
 
@@ -54,7 +54,7 @@ class _Watcher:
     def __init__(self) -> None:
         self._child = 0
         self._told_to_end = False
-        self._alive, self._held = os.pipe()  # the parent holds the second end as long as it lives
+        self._alive, self._held = os.pipe()  # the parent keeps the second end open while it lives
 
     def watch(self) -> int | None:
         budget = Budget()
@@ -68,7 +68,7 @@ class _Watcher:
             if code in _MEANT:
                 return code
             if self._told_to_end:
-                return 0 if -code in _ENDINGS else 1  # it had no time to see the signal as more than that
+                return 0 if -code in _ENDINGS else 1  # a signal that came before the server had a handler for it
             say(f"the server {_how(code)}")
             wait = budget.wait()
             if wait is None:
@@ -78,7 +78,7 @@ class _Watcher:
                 return 0
 
     def _start(self) -> bool:
-        """Fork; whether this is the child. A signal comes before, and is seen by the parent, or after, by both."""
+        """Fork; True in the child. Signals are blocked meanwhile: none can come while only one of both would see it."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -86,7 +86,7 @@ class _Watcher:
         if self._child:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
             return False
-        os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the parent alone, which passes it on once
+        os.setpgid(0, 0)  # a terminal's Ctrl-C then reaches the parent only, which passes it on once
         os.close(self._held)
         threading.Thread(target=_die_with_parent, args=(self._alive,), daemon=True).start()
         for number in _ENDINGS:
@@ -108,7 +108,7 @@ class _Watcher:
 
 
 def _how(code: int) -> str:
-    """How a process ended, for people."""
+    """How the server ended, as a message."""
     if code >= 0:
         return f"ended with exit code {code}; starting it again"
     try:
@@ -119,6 +119,6 @@ def _how(code: int) -> str:
 
 
 def _die_with_parent(alive: int) -> None:
-    """Wait for the end of the parent, which closes its end of the pipe; then there is nobody to serve for."""
+    """Wait until the parent dies, which closes its end of the pipe; then exit."""
     select.select([alive], [], [])
     os._exit(1)

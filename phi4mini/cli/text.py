@@ -1,4 +1,4 @@
-"""tokenize and render: what the model sees, token by token. No weights are needed, only a tokenizer."""
+"""tokenize and render: text and conversations as the token ids that the model sees. Needs no weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from phi4mini.errors import BadInput
 @model_option
 @click.option("-f", "--file", "path", help="Read the text from a file; - is stdin.")
 @click.option("--ids", is_flag=True, help="Print the ids alone, in one line.")
-@click.option("--decode", is_flag=True, help="The other way round: TEXT is ids, the output text.")
+@click.option("--decode", is_flag=True, help="Print the text of ids: TEXT is ids.")
 @click.option("--parse-special", is_flag=True, help="Read control tokens spelled in the text, as HF does.")
 @chat_format_option
 @offline_option
@@ -53,7 +53,7 @@ def tokenize(
 
 def _one_text(text: str | None, path: str | None) -> str:
     if text is not None and path is not None:
-        raise BadInput("text is given as an argument and as a file; which one is meant?")
+        raise BadInput("text is given as an argument and as a file; give one of them")
     return read_text(path or "-") if text is None else argument_text(text, "the text")
 
 
@@ -69,7 +69,7 @@ def _numbers(text: str) -> list[int]:
 @click.argument("path", default="-")
 @model_option
 @click.option("--ids", is_flag=True, help="Print ids instead of text.")
-@click.option("--mask", is_flag=True, help="Print the loss mask: 1 for what the assistant must produce.")
+@click.option("--mask", is_flag=True, help="Print the loss mask: 1 for tokens that the assistant writes.")
 @click.option("--no-generation-prompt", is_flag=True, help="Do not open the assistant's turn at the end.")
 @click.option("--tools", help="JSON file with a list of tools in OpenAI's form.")
 @chat_format_option
@@ -88,7 +88,7 @@ def render(
 ) -> None:
     """A conversation (PATH: a JSON file; default stdin) as the model sees it.
 
-    The JSON is a list of messages, or an object with messages and, if there are any, tools.
+    The JSON is a list of messages, or an object with `messages` and, optionally, `tools`.
     """
     from phi4mini import chat
     from phi4mini.llm.model import load_tokenizer

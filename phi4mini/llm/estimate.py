@@ -1,7 +1,7 @@
-"""How much memory a model takes, told before anything is loaded: weights, KV cache, buffers, the longest context.
+"""The memory that a model will take, before it is loaded: weights, KV cache, buffers; and the longest context.
 
-Promises: weights are to the byte what the store holds; the compute figure follows `engine/compute/buffers.py`, and a
-test holds it to that. It reads no weights.
+Promises: the bytes of weights are exactly those of the store; the bytes of buffers follow `engine/compute/buffers.py`,
+and a test compares both. It reads no weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from phi4mini.weights.store.store import array_bytes
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes, and tokens of context. `largest_ctx` 0: not even the weights fit."""
+    """Bytes, and tokens of context. `largest_ctx` is 0 if the weights alone do not fit."""
 
     weights: int
     kv_per_token: int
@@ -29,7 +29,7 @@ class Estimate:
     compute: int
     available: int
     ctx: int
-    longest: int  # what the model itself allows
+    longest: int  # the model's own limit
     largest_ctx: int
 
     @property
@@ -42,7 +42,7 @@ class Estimate:
 
 
 def estimate(config: Config, weights: int, kv: KvFormat, ctx: int, available: int) -> Estimate:
-    """For a model whose weights take `weights` bytes, with room for `ctx` tokens, in `available` bytes of memory."""
+    """The estimate for `weights` bytes of weights and `ctx` tokens of context, in `available` bytes of memory."""
     per_token, compute = config.kv_bytes_per_token(kv), compute_bytes(config)
     room = max(available - weights - compute, 0) // per_token
     longest = config.max_position_embeddings
@@ -50,7 +50,7 @@ def estimate(config: Config, weights: int, kv: KvFormat, ctx: int, available: in
 
 
 def recipe_formats(config: Config, quant: str) -> dict[str, Format]:
-    """The format of every matrix of a checkpoint that holds floats. Raises `BadInput` for an unknown recipe."""
+    """The format of every matrix when a float checkpoint is converted. Raises `BadInput` for an unknown recipe."""
     chosen, tied = recipe(quant), config.tie_word_embeddings
     return {name: chosen.wanted(name, tied) for name, shape in arrays(config).items() if len(shape) == 2}
 
@@ -63,7 +63,7 @@ def weight_bytes(config: Config, formats: Mapping[str, Format | StackFormat]) ->
 
 
 def compute_bytes(config: Config) -> int:
-    """Bytes of the engine's working arrays when a pass is as large as it gets; a short prompt touches a fraction."""
+    """Bytes of the engine's buffers for the largest pass; a short prompt touches a fraction of them."""
     c, rows, outputs = config, MAX_ROWS + PADDING, OUTPUT_ROWS
     residual = rows * (c.hidden_size + c.qkv_rows + 2 * c.intermediate_size) * 4
     activations = rows * (c.hidden_size + c.q_rows + c.intermediate_size) * 4  # as float32; a quarter when quantised

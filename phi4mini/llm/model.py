@@ -1,21 +1,23 @@
-"""The waist: messages -> ids -> engine -> ids -> messages. It calls the rooms below; it decides nothing of its own.
+"""The waist: messages -> ids -> engine -> ids -> messages. It calls the rooms below and decides nothing of its own.
 
-Promises: the same request with the same seed gives the same tokens; nothing of a prompt is ever cut; several streams of
-one `Model` may be open at once, taken in turns or from several threads. It knows text and the engine's door,
-and nothing of what is inside weights or kernels.
+Promises: the same request with the same seed gives the same tokens; a prompt is never cut; several streams of one
+`Model` may be open at once, read round-robin or from several threads. It knows text and the `Engine` class, and nothing
+of the insides of engine, weights and kernels.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from phi4mini import chat
 from phi4mini.chat import CallArguments, CallBroken, CallEnd, CallStart, Event, Rendered, ReplyReader, TextDelta
 from phi4mini.errors import BadCheckpoint, BadInput
+from phi4mini.llm.keywords import SamplingKeywords
 from phi4mini.llm.results import Generation, Reply, Stream
 from phi4mini.llm.run import Reader, Run, ids_of, untrained_ids
 from phi4mini.weights.checkpoints.chat_template import check_chosen, open_for_chat
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from phi4mini.model.config import Config
     from phi4mini.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
 ChatPiece = str | CallStart | CallArguments | CallEnd | CallBroken
 
 
@@ -51,18 +54,18 @@ def load(
     progress: Callable[[str, int, int], None] | None = None,
     chat_format: str | None = None,
 ) -> Model:
-    """A model by hub id, folder, .gguf, our store, or "demo"; downloaded and converted first where that is needed.
+    """Open a model by hub id, folder, .gguf, packed file or "demo"; download and convert it first if need be.
 
-    `quant`: f32, bf16, q8, q4, q4m, q4-head8; default q4, or what a packed file has. `kv`: int8 or f32. `threads`:
-    default all physical cores allowed. `ctx`: most tokens of prompt and answer, default what model and memory allow.
-    `speculate`: guess tokens from the request's own text; the answer is the same. For many requests at once:
-    `kv_tokens` of KV cache for all of them (default one `ctx`), at most `places` in a pass. `prefix_cache`: a folder
-    and the bytes it may hold, where prompts outlive the process. `progress(what, done, total)`: in bytes.
-    `chat_format`: a format's name, where the model's own is not known or not the one it was tuned on; the file keeps
-    what it has.
+    `quant`: f32, bf16, q8, q4, q4m, q4-head8; default q4, or the recipe of a packed file. `kv`: int8 or f32. `threads`:
+    default all physical cores that the process may use. `ctx`: most tokens of prompt and answer, default as many as
+    model and memory allow. `speculate`: guess tokens from the request's own text; the answer is the same. For several
+    requests at once: `kv_tokens` of KV cache for all together (default one `ctx`), at most `places` requests in a pass.
+    `prefix_cache`: a folder that keeps prompts after the process ends, and its most bytes. `progress(what, done,
+    total)`: in bytes. `chat_format`: the name of another chat format than the model's own; the file is not changed.
+    Raises `Phi4MiniError`.
     """
     from phi4mini.engine.cache.disk import CacheFolder
-    from phi4mini.engine.engine import Engine  # with it comes the compiler, which a tokenizer does not need
+    from phi4mini.engine.engine import Engine  # imports the compiler, which a tokenizer does not need
 
     def opener() -> OpenModel:
         return open_store(ensure_store(model, quant, offline=offline, progress=progress))
@@ -70,7 +73,17 @@ def load(
     opened = open_for_chat(opener, model, chat_format)
     disk = CacheFolder(prefix_cache[0], opened.fingerprint, prefix_cache[1]) if prefix_cache else None
     limits: dict[str, Any] = {"threads": threads, "ctx": ctx, "kv_tokens": kv_tokens, "places": places}
-    return Model(opened, Engine(opened.weights, kv, speculate=speculate, reuse=True, disk=disk, **limits), name=model)
+    engine = Engine(opened.weights, kv, speculate=speculate, reuse=True, disk=disk, **limits)
+    _log.debug("%s: chat format %s%s", model, opened.chat_format, _reason(opened, chat_format))
+    _log.debug("%s: %s weights, %s KV, %d threads, ctx %d", model, opened.recipe, kv, engine.facts.threads, engine.ctx)
+    return Model(opened, engine, name=model)
+
+
+def _reason(opened: OpenModel, chat_format: str | None) -> str:
+    """Where the chat format comes from, for a log line."""
+    if chat_format is not None:
+        return ", as asked for"
+    return f": {opened.chat_note}" if opened.chat_note else ", by the model's own template"
 
 
 def load_tokenizer(model: str, offline: bool = False, chat_format: str | None = None) -> tuple[Tokenizer, str]:
@@ -100,7 +113,7 @@ def load_config(model: str, offline: bool = False) -> Config:
 
 
 def generation_defaults(model: str) -> dict[str, Any]:
-    """What the generation_config.json of a folder, or of a hub model that is on this disk, says; {} without one.
+    """The generation_config.json of a folder, or of a hub model in this disk's cache; {} without one.
 
     Raises `BadCheckpoint` for a file that is not a JSON object.
     """
@@ -118,10 +131,10 @@ def generation_defaults(model: str) -> dict[str, Any]:
 
 
 class TextModel:
-    """A model's text side, which needs no weights: conversations and text as ids, and requests for them."""
+    """The part of a model that needs no weights: conversations and text to ids, and requests made of ids."""
 
     def __init__(self, name: str, config: Config, tokenizer: Tokenizer, chat_format: str) -> None:
-        """`chat_format`: name of the format of its conversations; "none" when its template is not known here."""
+        """`chat_format`: the name of the chat format; "none" when the model's template is not known here."""
         self.name, self.config, self.tokenizer, self.chat_format = name, config, tokenizer, chat_format
         if chat_format != "none":
             tokenizer.keep_out(chat.format_named(chat_format).tokens)
@@ -142,16 +155,16 @@ class TextModel:
         return chat.render(turns, tools, add_generation_prompt, tokenizer=self.tokenizer, format=self.chat_format)
 
     def run(self, ids: Iterable[int], sampling: Mapping[str, Any], reader: Reader | None = None, **who: Any) -> Run:
-        """A request for ids, ready to be added to an engine. `who`: its salt, owner and constraint."""
+        """A request for ids, ready for an engine. `sampling`: keywords. `who`: its salt, owner and constraint."""
         return Run(ids, sampling, self.tokenizer, self.untrained_ids, reader, **who)
 
     def reader(self, tools: Sequence[Mapping[str, Any]] | None = None) -> ReplyReader:
-        """Reads the ids of one reply."""
+        """A reader of one reply's ids; `tools` tell it which calls there may be."""
         return ReplyReader(self.tokenizer, self.chat_format, tools)
 
     @cached_property
     def untrained_ids(self) -> tuple[int, ...]:
-        """Ids never drawn unless `mask_untrained=False`."""
+        """Ids that are never drawn unless `mask_untrained=False`."""
         return untrained_ids(self.tokenizer, self.config.vocab_size)
 
     @cached_property
@@ -162,7 +175,7 @@ class TextModel:
         return Grammars.of(self.tokenizer, self.config.vocab_size, self.config.eos_token_ids)
 
     def text_side(self) -> TextModel:
-        """This alone, which stays when the weights are given back."""
+        """A copy without weights, which stays usable after `Model.close`."""
         return TextModel(self.name, self.config, self.tokenizer, self.chat_format)
 
 
@@ -187,40 +200,52 @@ class Model(TextModel):
     # ---- conversations
 
     def chat(
-        self, messages: str | Sequence[Any], tools: Sequence[Mapping[str, Any]] | None = None, **sampling: Any
+        self,
+        messages: str | Sequence[Any],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        constraint: Constraint | None = None,
+        **sampling: Unpack[SamplingKeywords],
     ) -> Reply:
         """The answer to a conversation, or to one user message given as text. Keywords: `docs/python.md`."""
-        return self.stream(messages, tools, **sampling).result
+        return self.stream(messages, tools, constraint, **sampling).result
 
     def stream(
         self,
         messages: str | Sequence[Any],
         tools: Sequence[Mapping[str, Any]] | None = None,
         constraint: Constraint | None = None,
-        **sampling: Any,
+        **sampling: Unpack[SamplingKeywords],
     ) -> Stream[ChatPiece, Reply]:
-        """The answer as it is made: text as str, tool calls as events of `phi4mini.chat`; `.result` is the `Reply`.
-        `constraint`: what it must look like, from `grammars`; one serves one answer.
+        """The answer while it is made: text as str, tool calls as events of `phi4mini.chat`; `.result` is the `Reply`.
+        `constraint`: the form that the answer must have, from `grammars`; a constraint serves one answer only.
         """
         run = self.run(self.render(messages, tools).ids, sampling, self.reader(tools), constraint=constraint)
         return Stream(lambda stopped: self._reply(run, stopped))
 
     # ---- ids
 
-    def generate(self, prompt: str | Iterable[int], **sampling: Any) -> Generation:
+    def generate(
+        self,
+        prompt: str | Iterable[int],
+        constraint: Constraint | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Generation:
         """Continue ids, or plain text, without any chat format."""
-        return self.stream_generate(prompt, **sampling).result
+        return self.stream_generate(prompt, constraint, **sampling).result
 
     def stream_generate(
-        self, prompt: str | Iterable[int], constraint: Constraint | None = None, **sampling: Any
+        self,
+        prompt: str | Iterable[int],
+        constraint: Constraint | None = None,
+        **sampling: Unpack[SamplingKeywords],
     ) -> Stream[str, Generation]:
         """As `generate`, text piece by piece; `.result` is the `Generation`."""
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         run = self.run(ids, sampling, constraint=constraint)
         return Stream(lambda stopped: self._text(run, stopped))
 
-    def stream_ids(self, prompt: Iterable[int], **sampling: Any) -> Stream[int, Generation]:
-        """As `stream_generate` for ids, id by id as they are made; `.result` is the `Generation`."""
+    def stream_ids(self, prompt: Iterable[int], **sampling: Unpack[SamplingKeywords]) -> Stream[int, Generation]:
+        """The new ids, each when it is made; `.result` is the `Generation`."""
         run = self.run(prompt, sampling)
         return Stream(lambda stopped: self._ids(run, stopped))
 
@@ -232,7 +257,7 @@ class Model(TextModel):
         """Natural log-probability of every id but the first, given those before it: float32 (n - 1,)."""
         return self.engine.logprobs(ids_of(ids), rope=rope)
 
-    # ---- how it is done
+    # ---- from tokens to the pieces of a stream
 
     def _reply(self, run: Run, stopped: Callable[[], bool]) -> Generator[ChatPiece, None, Reply]:
         events: list[Event] = []
@@ -267,7 +292,7 @@ class Model(TextModel):
 
 
 def reply_from(events: Iterable[Event], run: Run) -> Reply:
-    """All events of a run as the reply they spell, with the generation it was read from."""
+    """The reply that all events of a run make, with the generation it was read from."""
     read = chat.reply_of(events)
     made = run.generation(read.content)
     return Reply(

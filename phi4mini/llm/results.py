@@ -1,6 +1,6 @@
-"""What the waist hands out: generations, replies, and streams of their pieces. Plain data; it computes nothing.
+"""The results of a request: generations, replies, and streams of their pieces. Plain data; nothing is computed here.
 
-Promises: a `Stream` that has ended, or was stopped, has a `result`; joining its text gives the text of that result.
+Promises: a `Stream` that has ended, or was stopped, has a `result`; its joined text is the text of that result.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any, Generic, TypeVar
 
 from phi4mini.chat import ParsedReply
 
-Piece = TypeVar("Piece")
-Result = TypeVar("Result")
+P = TypeVar("P")  # a piece of a stream
+R = TypeVar("R")  # the result of the whole stream
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one request; `cached_tokens` of the prompt were not computed again."""
+    """Token counts of one request; `cached_tokens` of the prompt came from the cache."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -29,8 +29,8 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Seconds spent on the prompt and on the answer."""
+class Seconds:
+    """Time spent on the prompt and on the answer."""
 
     prefill_seconds: float
     decode_seconds: float
@@ -38,7 +38,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """One token, its natural log-probability (None for the first of a prompt), and the most probable, best first."""
+    """A token, its natural log-probability (None for the first of a prompt), and the likeliest tokens, best first."""
 
     id: int
     token: str
@@ -48,7 +48,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Generation:
-    """A continuation of ids. `ids`: the new ones, the id that ended it included; `text`: theirs, cut at a stop string.
+    """A continuation of ids. `ids`: the new ids, the end id included; `text`: their text, cut at a stop string.
 
     `finish_reason`: "stop", "length" (max_new_tokens or the context's end) or "abort" (stopped from outside).
     """
@@ -58,14 +58,14 @@ class Generation:
     finish_reason: str
     usage: Usage
     seed: int
-    timings: Timings
+    timings: Seconds
     logprobs: list[TokenLogprob] | None = None
     prompt_logprobs: list[TokenLogprob] | None = None
 
 
 @dataclass(frozen=True)
 class Reply(ParsedReply):
-    """An answer: `content`, `tool_calls`, and the generation it was read from; `finish_reason` may be "tool_calls"."""
+    """An answer: `content`, `tool_calls`, and the generation behind it; `finish_reason` may also be "tool_calls"."""
 
     generation: Generation | None = None
 
@@ -75,27 +75,27 @@ class Reply(ParsedReply):
 
     @property
     def seed(self) -> int | None:
-        """The seed in use: give it again for the same text."""
+        """The seed in use; the same seed gives the same text."""
         return None if self.generation is None else self.generation.seed
 
     @property
-    def timings(self) -> Timings | None:
+    def timings(self) -> Seconds | None:
         return None if self.generation is None else self.generation.timings
 
 
-class Stream(Generic[Piece, Result]):
-    """An iterator of pieces. `stop()` ends it after the current step; `result` is what they add up to."""
+class Stream(Generic[P, R]):
+    """An iterator of pieces. `stop()` ends it after the current step; `result` is the whole."""
 
-    def __init__(self, make: Callable[[Callable[[], bool]], Generator[Piece, Any, Result]]) -> None:
-        """`make` gets a function that tells whether to stop, and returns the generator of pieces."""
+    def __init__(self, make: Callable[[Callable[[], bool]], Generator[P, Any, R]]) -> None:
+        """`make` gets a function that returns True once the stream is to stop; it returns the generator of pieces."""
         self._stopped = False
-        self._result: Result | None = None
+        self._result: R | None = None
         self._pieces = make(lambda: self._stopped)
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[P]:
         return self
 
-    def __next__(self) -> Piece:
+    def __next__(self) -> P:
         try:
             return next(self._pieces)
         except StopIteration as end:
@@ -104,16 +104,16 @@ class Stream(Generic[Piece, Result]):
             raise StopIteration from None
 
     def stop(self) -> None:
-        """End the answer here; what has been said so far becomes the result. Safe from a signal handler."""
+        """End the answer here; the text so far becomes the result. Safe to call from a signal handler."""
         self._stopped = True
 
     def close(self) -> None:
-        """Give the answer up: nothing more is computed, there is no result."""
+        """Abandon the answer: no more is computed, and there is no result."""
         self._pieces.close()
 
     @property
-    def result(self) -> Result:
-        """What all pieces make up; takes the rest of them first."""
+    def result(self) -> R:
+        """The whole; takes the pieces that are left first."""
         for _ in self:
             pass
         if self._result is None:

@@ -1,43 +1,44 @@
 """One request between text and engine: keywords become its parameters, its tokens become text up to a stop string.
 
-Promises: an unknown keyword is refused by name with the nearest one; stop strings are found in text however it was cut
-into tokens, and never inside a tool call; what is said to be a token of the content was not cut off by one, not even in
-part. It does not know conversations or what runs the engine.
+Promises: an unknown keyword is an error that names the nearest known one; `SamplingParams` is built once for a request;
+a stop string is found however the text was cut into tokens, and never inside a tool call; a token counts as content
+only if no stop string cut any part of it. It does not know conversations, or who steps the engine.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from phi4mini.chat import Event, StopMatcher, TextDelta
 from phi4mini.engine.request import Request
-from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.engine.sample.params import RANDOM_SEED, SamplingParams, random_seed
 from phi4mini.errors import BadInput
-from phi4mini.llm.results import Generation, Timings, TokenLogprob, Usage
+from phi4mini.llm.keywords import BY_NAME, Rope
+from phi4mini.llm.results import Generation, Seconds, TokenLogprob, Usage
 from phi4mini.tokenizer import Tokenizer
 from phi4mini.tokenizer.phi4 import PLACEHOLDERS
 
 if TYPE_CHECKING:
     from phi4mini.engine.request import Token
 
-_OURS = ("stop", "rope", "mask_untrained")  # besides the fields of SamplingParams
-_ROPES = ("auto", "short", "long")
-KEYWORDS = (*_OURS, *(field.name for field in fields(SamplingParams)))
+_log = logging.getLogger(__name__)
+_NOT_PARAMS = ("stop", "rope", "mask_untrained")  # keywords that are no field of SamplingParams
+_ROPES: tuple[str, ...] = get_args(Rope)
 
 
 class Reader(Protocol):
-    """Ids to events, one at a time."""
+    """Turns ids into events, one id at a time; `phi4mini.chat.ReplyReader` is one."""
 
     def push(self, id: int) -> Sequence[Event]: ...
     def finish(self) -> Sequence[Event]: ...
 
 
 class TextReader:
-    """Ids to text, with nothing read into them: control tokens come out as they are spelled."""
+    """Turns ids into plain text; a control token comes out as it is spelled."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._stream = tokenizer.stream()
@@ -52,30 +53,30 @@ class TextReader:
 
 
 class ContentTokens:
-    """How many of the first tokens are certain to be content: the end token, and what a stop string cut, are not.
+    """Counts the leading tokens that are content for certain: not the end token, and none that a stop string cut.
 
-    Text may come later than its token, inside a character for instance. So tokens are taken in groups, each ending with
-    one that something came of; the text of a group is content when the stop matcher has let all of it go.
+    A token may give its text late: the first bytes of a character give none. So tokens are counted in groups, each
+    ending with a token that gave events. A group is content once the stop matcher has released all of its text.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._groups: deque[tuple[int, int]] = deque()  # (tokens up to its end, characters up to its end)
-        self._given = self._released = 0  # characters, to the matcher and from it
+        self._groups: deque[tuple[int, int]] = deque()  # (tokens, characters) up to the group's end
+        self._given = self._released = 0  # characters that went into the matcher, and that came out
 
     def read(self, tokens: int, events: Iterable[Event]) -> None:
-        """Something came of the last of so many tokens, before the matcher sees it."""
+        """Token number `tokens` gave these events; the matcher has not seen them yet."""
         self._given += sum(len(event.text) for event in events if isinstance(event, TextDelta))
         self._groups.append((tokens, self._given))
 
     def released(self, events: Iterable[Event]) -> None:
-        """What the matcher let go."""
+        """The matcher released these events."""
         self._released += sum(len(event.text) for event in events if isinstance(event, TextDelta))
         while self._groups and self._groups[0][1] <= self._released:
             self.count, _ = self._groups.popleft()
 
     def over(self, tokens: int) -> None:
-        """Nothing was cut: all of so many tokens are content."""
+        """The answer ended without a cut: all `tokens` are content."""
         self.count = tokens
         self._groups.clear()
 
@@ -92,27 +93,26 @@ class Run:
         reader: Reader | None = None,
         **who: Any,
     ) -> None:
-        """`sampling` as `parameters` takes it. `untrained`: ids never drawn unless mask_untrained is False. `reader`:
-        default plain text. `who`: salt, owner and constraint of the `Request`.
+        """`sampling`: the keywords of `llm/keywords.py`. `untrained`: ids never drawn unless mask_untrained is False.
+        `reader`: default plain text. `who`: salt, owner and constraint of the `Request`. Raises `BadInput`.
         """
-        params, self.matcher = parameters(sampling)
-        if sampling.get("mask_untrained", True):
-            params = replace(params, banned_ids=(*params.banned_ids, *untrained))
+        params = sampling_params(sampling, untrained)
+        self.matcher = StopMatcher(sampling.get("stop") or ())
         self.request = Request(ids_of(ids), params, rope=sampling.get("rope", "auto"), **who)
         self.tokens: list[Token] = []
-        self.scores_only = False  # the prompt is all that is asked for: what the engine draws after it is dropped
+        self.scores_only = False  # only the prompt is scored; the token that the engine draws after it is dropped
         self._content = ContentTokens() if params.logprobs is not None else None
-        self._told = 0  # tokens of the content that `new_logprobs` has given
+        self._told = 0  # content tokens that `new_logprobs` has returned
         self._reader: Reader = reader or TextReader(tokenizer)
         self._tokenizer = tokenizer
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string has ended the text, so that no more tokens are wanted."""
+        """True once a stop string has ended the text; no more tokens are needed."""
         return self.matcher.matched is not None
 
     def events(self, tokens: Iterable[Token]) -> Iterator[Event]:
-        """What the reader makes of all the tokens, with text cut at the first stop string; none is taken after that."""
+        """The events of all tokens, text cut at the first stop string; no token is taken after that."""
         for token in tokens:
             yield from self.push(token)
             if self.stopped:
@@ -120,7 +120,7 @@ class Run:
         yield from self.finish()
 
     def push(self, token: Token) -> list[Event]:
-        """What became certain with this token; nothing any more once `stopped`."""
+        """The events that are certain after this token; none once `stopped`."""
         if self.stopped or self.scores_only:
             return []
         self.tokens.append(token)
@@ -136,7 +136,9 @@ class Run:
         return events
 
     def finish(self) -> list[Event]:
-        """The tokens are over: what was held back."""
+        """The tokens are over: the events that were held back."""
+        counts = (self.request.num_prompt, self.request.cached_tokens, len(self.tokens))
+        _log.debug("%d prompt tokens, %d of them from cached pages, %d new; seed %d", *counts, self.request.seed)
         if self.stopped:
             return []
         last = list(self._before_stop(self._reader.finish()))
@@ -157,7 +159,7 @@ class Run:
                 yield event
 
     def generation(self, text: str) -> Generation:
-        """The result, `text` being what the events spelled."""
+        """The result; `text` is the joined text of the events."""
         request, params = self.request, self.request.params
         ended = "stop" if self.stopped else "length" if self.scores_only else request.finish_reason or "abort"
         return Generation(
@@ -166,29 +168,29 @@ class Run:
             finish_reason=ended,
             usage=Usage(request.num_prompt, len(self.tokens), request.cached_tokens),
             seed=request.seed,
-            timings=Timings(request.timings.prefill_seconds, request.timings.decode_seconds),
+            timings=Seconds(request.timings.prefill_seconds, request.timings.decode_seconds),
             logprobs=self._logprobs(self.tokens) if params.logprobs is not None else None,
             prompt_logprobs=self._logprobs(request.prompt_logprobs) if request.prompt_logprobs is not None else None,
         )
 
     def content_logprobs(self) -> list[TokenLogprob] | None:
-        """Of the tokens that are content for certain; None where log-probabilities were not asked for. Their texts,
-        joined, are what the content begins with: all of it, unless a stop string cut a token in two.
+        """Log-probabilities of the content's tokens; None if the request did not ask for them. The tokens' texts,
+        joined, are a prefix of the content: all of it, unless a stop string cut a token in two.
         """
         return None if self._content is None else self.logprobs_from(0)
 
     def logprobs_from(self, start: int) -> list[TokenLogprob]:
-        """Of the content's tokens from that one on, where log-probabilities were asked for."""
+        """As `content_logprobs`, from token `start` on; empty if the request did not ask for them."""
         return [] if self._content is None else self._logprobs(self.tokens[start : self._content.count])
 
     def new_logprobs(self) -> list[TokenLogprob]:
-        """The part of `content_logprobs` that has come since the last call."""
+        """The entries of `content_logprobs` that are new since the last call."""
         new = self.logprobs_from(self._told)
         self._told += len(new)
         return new
 
     def _logprobs(self, noted: Iterable[Any]) -> list[TokenLogprob]:
-        """From tokens or prompt log-probabilities; None stands for the first prompt token, which nothing predicts."""
+        """Entries for tokens or prompt log-probabilities; None is the first prompt token, which nothing predicts."""
         named = self._tokenizer.token_text
         return [
             TokenLogprob(self.request.ids[0], named(self.request.ids[0]), None)
@@ -204,27 +206,50 @@ class Run:
 
 
 def untrained_ids(tokenizer: Tokenizer, vocab_size: int) -> tuple[int, ...]:
-    """Rows that no text has trained: free and unused ones, and Phi's placeholders, which no text is encoded to."""
+    """Ids that no text has trained: free and unused rows, and Phi's placeholders, which no text encodes to."""
     placeholders = set(PLACEHOLDERS.values()) if tokenizer.is_phi4 else set()
     added = {token.id for token in tokenizer.added_tokens}
     return (*sorted((placeholders | tokenizer.unused_ids) - added), *range(len(tokenizer), vocab_size))
 
 
-def parameters(sampling: Mapping[str, Any]) -> tuple[SamplingParams, StopMatcher]:
-    """What the keywords mean: fields of SamplingParams; stop, a text or a list; rope; mask_untrained, a bool.
+def check_keywords(sampling: Mapping[str, Any]) -> None:
+    """Raise `BadInput` naming the keyword that is unknown or out of range; for callers that have no request yet."""
+    sampling_params(sampling)
+    StopMatcher(sampling.get("stop") or ())
 
-    Raises `BadInput` naming what is unknown or out of range, before there is a model.
+
+def sampling_params(sampling: Mapping[str, Any], untrained: Sequence[int] = ()) -> SamplingParams:
+    """The parameters of one request, built once: `untrained` ids are banned unless mask_untrained is False, and a seed
+    is drawn if none is given. Raises `BadInput` naming the keyword that is unknown or out of range.
     """
     for name in sampling:
-        if name not in KEYWORDS:
-            near = difflib.get_close_matches(name, KEYWORDS, 1, 0.0)[0]
+        if name not in BY_NAME:
+            near = difflib.get_close_matches(name, BY_NAME, 1, 0.0)[0]
             raise BadInput(f"unknown keyword {name!r}; the nearest there is: {near!r}")
     if sampling.get("rope", "auto") not in _ROPES:
         raise BadInput(f"rope must be {', '.join(_ROPES)}, not {sampling['rope']!r:.40}")
-    if not isinstance(sampling.get("mask_untrained", True), bool):
-        raise BadInput(f"mask_untrained must be true or false, not {sampling['mask_untrained']!r:.40}")
-    params = SamplingParams(**{name: value for name, value in sampling.items() if name not in _OURS})
-    return params, StopMatcher(sampling.get("stop") or ())
+    masked = sampling.get("mask_untrained", True)
+    if not isinstance(masked, bool):
+        raise BadInput(f"mask_untrained must be true or false, not {masked!r:.40}")
+    given = {name: value for name, value in sampling.items() if name not in _NOT_PARAMS}
+    if masked:
+        given["banned_ids"] = _with_untrained(given.get("banned_ids", ()), untrained)
+    if given.get("seed") is None or _is(given["seed"], RANDOM_SEED):
+        given["seed"] = random_seed()
+    if _is(given.get("top_k"), -1):
+        given["top_k"] = 0  # off, as in vLLM, llama.cpp and Ollama
+    return SamplingParams(**given)
+
+
+def _is(value: object, number: int) -> bool:
+    """Only a plain integer is compared: an array would be compared element by element."""
+    return type(value) is int and value == number
+
+
+def _with_untrained(banned: Any, untrained: Sequence[int]) -> Any:
+    """Both together; a value that is no list stays as it is, so that `SamplingParams` names it in its error."""
+    is_list = isinstance(banned, Iterable) and not isinstance(banned, (str, bytes))
+    return (*banned, *untrained) if is_list else banned
 
 
 def ids_of(ids: Iterable[int]) -> list[int]:

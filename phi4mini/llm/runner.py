@@ -1,10 +1,10 @@
-"""The one thread that steps an engine for many: runs come from anywhere, tokens are delivered as they are drawn.
+"""One thread that steps an engine for many callers: runs come from any thread, tokens are delivered when drawn.
 
-Promises: every run that was accepted ends with exactly one `ended`, with its error if it had one; a run that is
-cancelled takes part in no pass after the current one; a fault of one pass ends the runs, and the model is opened anew.
-A model that nobody has used for a while is closed, and opened again for the next run, which waits for it.
+Promises: `ended` is called exactly once for each accepted run, with its error if there was one; a cancelled run takes
+part in no pass after the current one; a pass that fails ends all runs, and the model is opened again. A model that
+stays idle for `unload_after` is closed; the next run waits until it is open again.
 
-It knows no text and no server: who wants one turns tokens into events (`run.py`).
+It knows no text and no server: `Run` (run.py) turns tokens into text.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Job = Callable[[Model], Iterator[Any]]
-_RETRY = 5.0  # seconds after opening the model failed until it is tried again
-_TICK = 0.25  # seconds between looks at the clock of a model that idles
+_RETRY = 5.0  # seconds from a failed opening to the next try
+_TICK = 0.25  # seconds between checks whether an idle model is to be closed
 
 
 class Crashed(Exception):
-    """A pass failed for a reason that is no input's fault: the request may be sent again."""
+    """A pass failed, and no input was at fault: the request may be sent again."""
 
 
 class NotOpened(Exception):
-    """There is no model, for opening it has failed. `__cause__` is why; it names files and is for who runs this."""
+    """The model could not be opened. `__cause__` is the reason; it may name files, so no client may see it."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Live:
     run: Run
     deliver: Callable[[list[Token]], None]
     ended: Callable[[Exception | None], None]
-    inbox: deque[Token] = field(default_factory=deque)  # the engine's for this request, once it is there
+    inbox: deque[Token] = field(default_factory=deque)  # where the dispatcher puts this request's tokens
 
 
 class Runner:
@@ -59,8 +59,8 @@ class Runner:
         unload_after: float | None = None,
         fault: Callable[[str, BaseException], None] = lambda where, error: None,
     ) -> None:
-        """`open_model` is called on the runner's thread. `unload_after`: seconds without work; None keeps the model.
-        `fault(where, error)` is told of what went wrong that was no request's doing.
+        """`open_model` runs on the runner's thread. `unload_after`: seconds without work until it is closed; None
+        keeps it open. `fault(where, error)` is called for errors that no request caused.
         """
         self._open, self._unload_after, self._fault = open_model, unload_after, fault
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -71,15 +71,15 @@ class Runner:
         self._used = time.monotonic()
         self._thread = threading.Thread(target=self._loop, name="phi4mini-runner", daemon=True)
         self.crashes = 0
-        self.reopening = False  # after a crash, until there is a model again
-        self.failure: Exception | None = None  # why there is no model now, if opening one failed
+        self.reopening = False  # after a crash, until the model is open again
+        self.failure: Exception | None = None  # why there is no model, if opening it failed
         self._failed_at = 0.0
 
     # ---- from any thread
 
     def begin(self, opened: Callable[[Model], None] = lambda model: None) -> Future[None]:
-        """Begin to open the model; `opened` is called with it on the runner's thread, then the future is done. It has
-        the error if there was one.
+        """Start opening the model. `opened` is called with it on the runner's thread, then the future is done; after an
+        error the future has the error.
         """
         future: Future[None] = Future()
         self._inbox.put(lambda: self._first_model(opened, future))
@@ -87,17 +87,17 @@ class Runner:
         return future
 
     def start(self) -> None:
-        """Open the model and wait for it; raises what opening raised."""
+        """Open the model and wait. Raises the error of opening it."""
         self.begin().result()
 
     @property
     def loaded(self) -> bool:
-        """Whether the model is in memory, until all of it was given back; when it is not, the next run opens it."""
+        """True while any of the model is in memory; if False, the next run opens it."""
         return self._loaded
 
     @property
     def unloads_in(self) -> float | None:
-        """Seconds until the model will be given back if nobody asks for anything; None: it stays."""
+        """Seconds until the model is closed if no run comes; None if it stays open."""
         if self._unload_after is None:
             return None
         return self._unload_after if self._busy else max(0.0, self._unload_after - self._idle)
@@ -109,27 +109,27 @@ class Runner:
 
     @property
     def broken(self) -> bool:
-        """Whether opening the model has just failed; a while later the next run may try again."""
+        """True for a few seconds after opening the model failed; then the next run tries again."""
         return self.failure is not None and time.monotonic() - self._failed_at < _RETRY
 
     def submit(
         self, run: Run, deliver: Callable[[list[Token]], None], ended: Callable[[Exception | None], None]
     ) -> None:
-        """Queue a run. Both functions are called on the runner's thread and are quick; after `ended` nothing comes."""
+        """Queue a run. Both functions are called on the runner's thread and must be quick; `ended` is the last call."""
         self._inbox.put(lambda: self._add(_Live(run, deliver, ended)))
 
     def cancel(self, run: Run) -> None:
-        """End a run whose answer nobody wants; its `ended` is called unless it was before."""
+        """Cancel a run; `ended` is called unless it was called before."""
         self._inbox.put(lambda: self._cancel(run))
 
     def call(self, job: Job) -> Future[list[Any]]:
-        """Run a generator over the model between the passes of others, one slice a pass; the future has its values."""
+        """Run a generator over the model, one step between two passes; the future gets the list of its values."""
         future: Future[list[Any]] = Future()
         self._inbox.put(lambda: self._add_job(job, future))
         return future
 
     def close(self, wait: bool = True) -> None:
-        """End all runs and the thread, after what is to stay on disk is written; or without waiting for that."""
+        """End all runs and the thread. With `wait`, return after the prefix cache is written to disk."""
         self._inbox.put(None)
         if wait:
             self._thread.join()
@@ -159,7 +159,7 @@ class Runner:
         return time.monotonic() - self._used
 
     def _obey(self) -> bool:
-        """Carry out what others have asked; waits when there is nothing else to do. False: the end."""
+        """Carry out the commands in the inbox, waiting for one if there is no other work. False after `close`."""
         wait = not self._busy
         while True:
             try:
@@ -196,10 +196,10 @@ class Runner:
         model, self._model = self._model, None
         try:
             model.close()
-        except Exception as error:  # the threads of a model that crashed may be gone; it is dropped all the same
+        except Exception as error:  # a crashed model may have lost its threads; drop it anyway
             self._fault("closing the model", error)
         del model
-        gc.collect()  # its parts refer to each other: without this the memory would stay until some later collection
+        gc.collect()  # its parts form reference cycles: free their memory now, not at some later collection
         self._loaded = False
 
     def _add(self, live: _Live) -> None:
@@ -222,7 +222,7 @@ class Runner:
             future.set_exception(error)
 
     def _slice(self) -> None:
-        """One slice of the oldest job."""
+        """One step of the oldest job."""
         if not self._jobs:
             return
         steps, future, values = job = self._jobs[0]
@@ -232,7 +232,7 @@ class Runner:
             values.append(next(steps))
         except StopIteration:
             self._jobs.remove(job)
-            with suppress(InvalidStateError):  # cancelled, perhaps just now: nobody waits
+            with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_result(values)
         except Exception as error:
             self._jobs.remove(job)
@@ -240,7 +240,7 @@ class Runner:
                 future.set_exception(error)
 
     def _pass(self) -> None:
-        """One step of the engine, handed out run by run."""
+        """One pass of the engine; its tokens go to their runs."""
         if not self._live or self._model is None:
             return
         try:
@@ -262,7 +262,7 @@ class Runner:
         live.ended(error)
 
     def _crash(self, error: Exception) -> None:
-        """Nothing the engine holds can be trusted after a fault of ours: all runs end, the model is opened anew."""
+        """A pass failed, and the engine's state cannot be trusted any more: end all runs, open the model again."""
         self.crashes += 1
         self.reopening = True
         self._fault("the engine", error)
@@ -275,6 +275,6 @@ class Runner:
                 future.set_exception(known)
         self._jobs.clear()
         self._close_model()
-        with suppress(Exception):  # `failure` keeps it
+        with suppress(Exception):  # `failure` holds the error
             self._ready_model()
         self.reopening = False

@@ -1,11 +1,11 @@
-"""Code written for Hugging Face transformers, with nothing but its import line changed; torch is not needed.
+"""The interface of Hugging Face transformers: code written for it runs with its import line changed, without torch.
 
     from phi4mini import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-Promises: the names, arguments and shapes of results are those of transformers 5; an argument that cannot be honoured is
-refused by name with the reason, one that changes nothing here is listed in `docs/python.md` (both from `tables.py`);
-code and templates from a model repository are never executed. Arrays are NumPy's, or torch's where torch's came in or
-were asked for. It does not know weights or kernels: everything goes through the room `llm`.
+Promises: names, arguments and shapes of results are those of transformers 5; an argument that cannot be honoured is an
+error with the reason, an argument without effect is listed in `docs/python.md` (both from `tables.py`); code and
+templates of a model repository are never executed. Arrays are NumPy's, or torch's if torch tensors came in or were
+asked for. It does not know weights or kernels: it uses `phi4mini.llm` only.
 """
 
 from __future__ import annotations

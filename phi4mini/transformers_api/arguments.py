@@ -1,7 +1,7 @@
-"""What the arguments of transformers' methods mean here, by the tables of `tables.py`; one place for all methods.
+"""Checks arguments of transformers' methods against `tables.py` and translates those of `generate` to our keywords.
 
-Promises: what is unknown or cannot be honoured raises a `BadInput` that names it and says why; None is "not given", as
-in transformers. It does not know models or tokenizers.
+Promises: an argument that is unknown or cannot be honoured raises a `BadInput` that names it and gives the reason; None
+is "not given", as in transformers. It does not know models or tokenizers.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _DEFAULT_TOP_K = 50  # of transformers' GenerationConfig when sampling
 
 
 class NotHere(BadInput, AttributeError):
-    """A method of transformers that this model or tokenizer does not have: `hasattr` is False, a call says why."""
+    """An attribute of transformers that does not exist here: `hasattr` is False, and the message gives the reason."""
 
 
 def not_here(of: object, name: str) -> AttributeError:
-    """The error for an attribute that is not there; with the reason, where `tables.ABSENT` has one."""
+    """The error for a missing attribute, with the reason if `tables.ABSENT` has one."""
     if name in ABSENT:
         return NotHere(f"{name} is not here: {ABSENT[name]}")
     return AttributeError(f"{type(of).__name__!r} object has no attribute {name!r}")
 
 
 def taken(method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `arguments` that are used, None left out. Raises `BadInput` naming the first that cannot be honoured."""
+    """The arguments that have an effect, None left out. Raises `BadInput` naming the first that cannot be honoured."""
     rules = METHODS[method]
     used = {}
     for name, value in arguments.items():
@@ -59,13 +59,13 @@ def _same(value: Any, neutral: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """The value on one short line; of an object that says nothing of itself, its type."""
+    """The value on one short line; the type for an object without a telling repr."""
     text = " ".join(repr(value)[:200].split())
     return f"{type(value).__name__} object" if text.startswith("<") else text[:60]
 
 
 def whole(name: str, value: Any, least: int = 0) -> int:
-    """The value, if it is a whole number from `least` on. Raises `BadInput` naming it."""
+    """The value as int. Raises `BadInput` naming it unless it is a whole number of at least `least`."""
     number = value.item() if hasattr(value, "item") else value
     if type(number) is not int or number < least:
         raise BadInput(f"{name} must be a whole number from {least} on, not {_shown(value)}")
@@ -73,7 +73,7 @@ def whole(name: str, value: Any, least: int = 0) -> int:
 
 
 def generation_arguments(arguments: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
-    """Our sampling keywords from those of transformers' `generate`. Raises `BadInput` for what cannot be honoured.
+    """Our sampling keywords for the arguments of transformers' `generate`. Raises `BadInput` naming the argument.
 
     Without `do_sample=True` temperature, top_k, top_p and min_p have no effect, as in transformers.
     """
@@ -95,7 +95,7 @@ def generation_arguments(arguments: Mapping[str, Any], prompt_tokens: int) -> di
 
 
 def _lengths(given: Mapping[str, Any], prompt_tokens: int) -> dict[str, int]:
-    """Lengths with the prompt in them as counts of new tokens, where those are not given; the most wins."""
+    """Counts of new tokens; max_length and min_length, which count the prompt too, are converted. The maximum wins."""
     most, least = given.get("max_new_tokens"), given.get("min_new_tokens")
     if most is None and "max_length" in given:
         most = whole("max_length", given["max_length"]) - prompt_tokens
@@ -124,7 +124,7 @@ def _banned(given: Mapping[str, Any]) -> list[int]:
 
 
 def quant_of_dtype(dtype: Any) -> str | None:
-    """The recipe for a torch dtype, given as text or as the dtype itself ("torch.float32"); None for none or "auto"."""
+    """The recipe for a torch dtype, given as text or as a dtype; None for no dtype or "auto"."""
     name = "auto" if dtype is None else str(dtype).removeprefix("torch.")
     if name not in _QUANT_OF_DTYPE:
         known = ", ".join(_QUANT_OF_DTYPE)
@@ -133,7 +133,7 @@ def quant_of_dtype(dtype: Any) -> str | None:
 
 
 def check_on_cpu(*places: Any, **named: Any) -> None:
-    """Raise `BadInput` for any device but the CPU, and for a dtype that numbers are not computed in."""
+    """Raise `BadInput` for a device other than the CPU and for a dtype other than float32."""
     for place in (*places, *named.values()):
         name = str(place).removeprefix("torch.")
         if place is not None and not isinstance(place, bool) and name not in ("cpu", "cpu:0", "float32"):

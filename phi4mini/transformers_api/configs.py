@@ -1,4 +1,4 @@
-"""A model's numbers by the names transformers has for them: `model.config.num_hidden_layers`, `AutoConfig`."""
+"""A model's config under transformers' names: `model.config.num_hidden_layers`, `AutoConfig`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SAME = (
 )
 _FIXED = {"hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0, "torch_dtype": "float32"}
 _FIXED |= {"is_encoder_decoder": False, "dtype": "float32"}
-_SETTABLE = ("pad_token_id", "use_cache", "_name_or_path")  # what scripts set, and what has no effect on a number
+_SETTABLE = ("pad_token_id", "use_cache", "_name_or_path")  # scripts set these; none changes an answer
 
 
 class ModelConfig:
-    """The numbers of a model. Our own names (`num_layers`, `eos_token_ids`) answer too; numbers cannot be changed."""
+    """A model's numbers, under transformers' names and ours (`num_layers`, `eos_token_ids`); they cannot be changed."""
 
     def __init__(self, config: Config, name: str = "", eos_token_id: int | None = None) -> None:
-        """`eos_token_id`: the tokenizer's end of text, which config.json names where it is one of the model's ends."""
+        """`eos_token_id`: the tokenizer's end of text; config.json names it if it is one of the model's end ids."""
         ends = config.eos_token_ids
         one = eos_token_id if eos_token_id in ends else ends[0] if len(ends) == 1 else None
         self.__dict__.update(ours=config, _eos=one if one is not None else list(ends) or None)
@@ -39,7 +39,7 @@ class ModelConfig:
 
     def __getattr__(self, name: str) -> Any:
         """A number by transformers' name or ours."""
-        if name.startswith("__") or name in ("ours", "_eos", "_set"):  # asked for while a copy is made
+        if name.startswith("__") or name in ("ours", "_eos", "_set"):  # copy looks these up before they are set
             raise AttributeError(name)
         found = self.to_dict()
         if name in found:
@@ -55,7 +55,7 @@ class ModelConfig:
         self._set[name] = value
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything by transformers' names."""
+        """All values under transformers' names."""
         config: Config = self.ours
         family = "Phi3" if config.architecture == "phi3" else "Llama"
         found: dict[str, Any] = {"model_type": config.architecture, "architectures": [f"{family}ForCausalLM"]}
@@ -94,7 +94,7 @@ class AutoConfig:
 
     @staticmethod
     def from_pretrained(pretrained_model_name_or_path: str, **others: Any) -> ModelConfig:
-        """The numbers of a model by its name; the model is fetched and converted first where that is needed."""
+        """The config of a model by its name; the model is fetched and converted first if need be."""
         from phi4mini.llm.model import load_config, load_tokenizer
         from phi4mini.transformers_api.special import end_of_text
 
@@ -104,7 +104,7 @@ class AutoConfig:
 
 
 class BitsAndBytesConfig:
-    """transformers' way to load fewer bits; making one says what there is instead."""
+    """Not supported: creating one raises a `BadInput` that names the alternative."""
 
     def __init__(self, **_: Any) -> None:
         why = METHODS["AutoModelForCausalLM.from_pretrained"]["quantization_config"].why

@@ -1,8 +1,8 @@
-"""What a tokenizer gives: a dict of ids and mask, and, for conversations, ids that answer as that dict does too.
+"""Results of a tokenizer: a dict of ids and mask; for conversations also ids that behave like that dict.
 
-`apply_chat_template` gave ids in transformers 4 and gives a dict in 5. Left alone, `return_dict` gives a `ChatIds`,
-`ChatArray` or tensor here: a list, array or tensor of ids, of which `["input_ids"]`, `.attention_mask` and `**ids` can
-be asked as well, so that code written for either runs.
+`apply_chat_template` returns ids in transformers 4 and a dict in 5. Without `return_dict` it returns a `ChatIds`,
+`ChatArray` or tensor here: a list, array or tensor of ids that also supports `["input_ids"]`, `.attention_mask` and
+`**ids`, so that code for either version runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from phi4mini.transformers_api.ids import torch_module
 
 
 class BatchEncoding(dict[str, Any]):
-    """`input_ids` and `attention_mask`, as items and as attributes."""
+    """A dict of `input_ids` and `attention_mask` whose items are attributes too."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -36,16 +36,16 @@ class BatchEncoding(dict[str, Any]):
 
 
 class _AlsoDict:
-    """The dict's side of ids. A mixin: the other side is a list, an array or a tensor."""
+    """Mixin that gives ids (a list, an array or a tensor) the methods of a dict."""
 
     encoding: BatchEncoding
 
     def keys(self) -> Any:
-        """Of the dict: with `__getitem__` this makes `**ids` work."""
+        """The dict's keys; with `__getitem__` they make `**ids` work."""
         return self.encoding.keys()
 
     def items(self) -> Any:
-        """Of the dict."""
+        """The dict's items."""
         return self.encoding.items()
 
     def __getattr__(self, name: str) -> Any:
@@ -59,7 +59,7 @@ class _AlsoDict:
         return self.encoding[key] if isinstance(key, str) else super().__getitem__(key)  # type: ignore[misc]
 
     def __contains__(self, key: Any) -> bool:
-        """Of the dict for a text, of the ids for an id."""
+        """Looks a text up in the dict and an id in the ids."""
         return key in self.encoding if isinstance(key, str) else super().__contains__(key)  # type: ignore[misc]
 
     def to(self, device: Any = None, **others: Any) -> Any:
@@ -73,7 +73,7 @@ class ChatIds(_AlsoDict, list[Any]):
 
 
 class ChatArray(_AlsoDict, np.ndarray):
-    """Ids as an array; what is made of it is a plain array."""
+    """Ids as an array; slices and results of NumPy are plain arrays."""
 
     def __getitem__(self, key: Any) -> Any:
         """An entry of the dict, or ids."""
@@ -89,7 +89,7 @@ def _chat_tensor() -> type:
     torch = torch_module()
 
     class ChatTensor(_AlsoDict, torch.Tensor):  # type: ignore[misc,name-defined]
-        """Ids as a tensor; what is made of it is a plain tensor."""
+        """Ids as a tensor; slices and results of torch are plain tensors."""
 
         __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -100,7 +100,7 @@ def _chat_tensor() -> type:
 
 
 def ids_and_dict(encoding: BatchEncoding) -> Any:
-    """The `input_ids` of an encoding, which answer as the encoding too."""
+    """The `input_ids` of an encoding, as ids that also behave like the encoding."""
     ids: Any = encoding["input_ids"]
     if isinstance(ids, list):
         made: Any = ChatIds(ids)

@@ -1,7 +1,7 @@
-"""`GenerationConfig`, and the seed that `set_seed` fixes: what `generate` does when it is not told.
+"""`GenerationConfig` and `set_seed`: the defaults of `generate`.
 
-Promises: a config holds no value that `generate` would refuse; what one call is told wins over its `generation_config`,
-that over the model's own, and the model's own is its generation_config.json, as in transformers.
+Promises: a config holds no value that `generate` would refuse; arguments of a call win over its `generation_config`,
+which wins over the model's own config, read from generation_config.json, as in transformers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class GenerationConfig:
-    """Defaults of `generate`: its arguments as attributes, None where nothing is said."""
+    """Defaults of `generate`: its arguments as attributes, None if not set."""
 
     def __init__(self, **values: Any) -> None:
         """Raises `BadInput` for a name or value that `generate` would refuse."""
@@ -43,7 +43,7 @@ class GenerationConfig:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name: str, **values: Any) -> GenerationConfig:
-        """What a model's generation_config.json says, with `values` over it; without that file, the model's end ids."""
+        """A model's generation_config.json, or its end ids without that file; `values` win."""
         from phi4mini.llm.model import generation_defaults, load_config
 
         found = generation_defaults(str(pretrained_model_name))
@@ -53,7 +53,7 @@ class GenerationConfig:
 
     @classmethod
     def from_file(cls, found: Mapping[str, Any]) -> GenerationConfig:
-        """From what a generation_config.json says. What `generate` does not do is left out, with one line for each."""
+        """From the content of a generation_config.json. A value that `generate` refuses is left out with a warning."""
         made = cls()
         for name, value in found.items():
             try:
@@ -67,22 +67,22 @@ class GenerationConfig:
 
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any], **values: Any) -> GenerationConfig:
-        """From a dict, with `values` over it."""
+        """From a dict; `values` win."""
         return cls(**{**config_dict, **values})
 
     def update(self, **values: Any) -> dict[str, Any]:
-        """Set what is known; returns the rest, as transformers does. Raises `BadInput` for a value that is refused."""
+        """Set the known names and return the rest, as transformers does. Raises `BadInput` for a refused value."""
         known = {name: value for name, value in values.items() if name in _FIELDS}
         taken("generate", known)
         self._values.update(known)
         return {name: value for name, value in values.items() if name not in known}
 
     def to_dict(self) -> dict[str, Any]:
-        """What is said: names to values, None left out."""
+        """The values that are set."""
         return {name: value for name, value in self._values.items() if value is not None}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """The same: there is nothing in it but what was said."""
+        """The same as `to_dict`: it holds no defaults."""
         return self.to_dict()
 
     def to_json_string(self, use_diff: bool = True) -> str:
@@ -90,7 +90,7 @@ class GenerationConfig:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def __getattr__(self, name: str) -> Any:
-        """A value, None if nothing is said."""
+        """A value, or None if it is not set."""
         if name in _FIELDS:
             return self.__dict__["_values"].get(name)
         raise not_here(self, name)
@@ -110,13 +110,13 @@ class GenerationConfig:
 
 
 def ends_of(config: Any) -> dict[str, Any]:
-    """The special ids of a model's `Config` as a generation_config.json has them."""
+    """The special ids of a model's `Config` under the names of a generation_config.json."""
     ids = {"bos_token_id": config.bos_token_id, "pad_token_id": config.pad_token_id}
     return ids | {"eos_token_id": list(config.eos_token_ids) or None}
 
 
 def layered(own: GenerationConfig, given: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All that one call is told: `arguments` over its `generation_config` over the model's own; None is not said."""
+    """The arguments in force: the call's own over its `generation_config` over the model's; None is "not given"."""
     if given is not None and not isinstance(given, (GenerationConfig, Mapping)):
         raise BadInput(f"generation_config must be a GenerationConfig or a dict, not {type(given).__name__}")
     middle = given if isinstance(given, GenerationConfig) else GenerationConfig(**given or {})
@@ -124,7 +124,7 @@ def layered(own: GenerationConfig, given: Any, arguments: Mapping[str, Any]) -> 
     merged = own.to_dict() | middle.to_dict() | said
     for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
         for layer in (said, middle.to_dict(), own.to_dict()):
-            if new in layer or whole in layer:  # the nearest layer that speaks of a length decides
+            if new in layer or whole in layer:  # the first layer that sets either length decides
                 merged = {name: value for name, value in merged.items() if name not in (new, whole)}
                 merged |= {name: layer[name] for name in (new, whole) if name in layer}
                 break
@@ -132,18 +132,18 @@ def layered(own: GenerationConfig, given: Any, arguments: Mapping[str, Any]) -> 
 
 
 class _Seeds:
-    """Where seeds come from after `set_seed`."""
+    """The random generator of seeds, after `set_seed`."""
 
     source: random.Random | None = None
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:
-    """From here on answers that are drawn without `seed=` follow from this one, in the order of the calls."""
+    """Draw the seeds of later calls without `seed=` from this seed, in the order of the calls."""
     if not isinstance(seed, int):
         raise BadInput(f"a seed is an integer, not {seed!r:.40}")
     _Seeds.source = random.Random(seed)
 
 
 def next_seed() -> int | None:
-    """The next seed after `set_seed`; None before it, so that one is drawn."""
+    """The next seed after `set_seed`; None before it, which means a random seed."""
     return None if _Seeds.source is None else _Seeds.source.randrange(_MAX_SEED)

@@ -1,7 +1,7 @@
-"""Token ids as transformers' users give them, lists, NumPy or torch, one row or several; and as they get them back.
+"""Token ids of callers (lists, NumPy or torch; one row or several) to lists of rows, and back to arrays.
 
-Promises: what came as torch goes back as torch, everything else as NumPy. torch is imported only when it is asked for
-by name, or when what was given is a tensor of it.
+Promises: torch tensors in give torch tensors out; everything else gives NumPy arrays. torch is imported only for
+`return_tensors="pt"` or when a tensor came in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def flat(ids: Any) -> list[int]:
 
 
 def is_batch(ids: Any) -> bool:
-    """Whether these are rows of ids rather than ids."""
+    """True for rows of ids, False for one row."""
     if hasattr(ids, "ndim"):
         return int(ids.ndim) > 1
     return isinstance(ids, Sequence) and bool(len(ids)) and (isinstance(ids[0], Sequence) or _ndim(ids[0]) == 1)
@@ -50,7 +50,7 @@ def rows_of(ids: Any) -> list[list[int]]:
 
 
 def masks_of(rows: Sequence[Sequence[int]], mask: Any) -> list[list[int]]:
-    """The mask as rows of the shape of `rows`. Raises `BadInput` for another."""
+    """The mask as rows. Raises `BadInput` unless its shape is that of `rows`."""
     masks = rows_of(mask)
     if [len(m) for m in masks] != [len(row) for row in rows]:
         raise BadInput("attention_mask does not have the shape of input_ids")
@@ -58,17 +58,17 @@ def masks_of(rows: Sequence[Sequence[int]], mask: Any) -> list[list[int]]:
 
 
 def without_padding(rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The rows without what their mask names padding."""
+    """The rows without the positions whose mask is 0."""
     return [[i for i, keep in zip(row, m, strict=True) if keep] for row, m in zip(rows, masks, strict=True)]
 
 
 def filled(rows: Sequence[Sequence[int]], fill: int, length: int, left: bool = False) -> list[list[int]]:
-    """Rows of one length, short ones filled on the right, or on the left."""
+    """The rows filled to `length`, on the right or on the left."""
     return [[fill] * (length - len(row)) * left + [*row] + [fill] * (length - len(row)) * (not left) for row in rows]
 
 
 def tensor(rows: Any, kind: str) -> Any:
-    """int64 (rows, n) of a kind: "np" or "pt". Raises `BadInput` for another, or for rows of different lengths."""
+    """int64 (rows, n) as "np" or "pt". Raises `BadInput` for another kind and for rows of different lengths."""
     import numpy as np
 
     if kind not in ("np", "pt"):
@@ -80,7 +80,7 @@ def tensor(rows: Any, kind: str) -> Any:
 
 
 def kind_of(*given: Any) -> Kind:
-    """The kind "pt" if one of these is a tensor of torch."""
+    """"pt" if any of these is a torch tensor, else "np"."""
     classes = (cls for value in given for cls in type(value).__mro__)
     return "pt" if any(cls.__module__.partition(".")[0] == "torch" for cls in classes) else "np"
 
@@ -93,7 +93,7 @@ def as_kind(array: np.ndarray, kind: str) -> Any:
 
 
 def torch_module() -> Any:
-    """torch, where it is installed. Raises `BadInput` where it is not."""
+    """The module torch. Raises `BadInput` if it is not installed."""
     try:
         import torch
     except ImportError:

@@ -1,7 +1,7 @@
 """A causal language model with the methods of transformers': `from_pretrained`, `generate`, a call for logits.
 
-Promises: arrays of the kind that was given; rows are computed together and each says what it would say alone. It does
-not know text (`pipelines.py`).
+Promises: results are arrays of the kind that was given (NumPy, torch, lists); rows are computed together, and each
+row's tokens are those it has alone. It does not know text (`pipelines.py` does).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class CausalLM:
     training = False
 
     def __init__(self, model: Model, defaults: dict[str, Any] | None = None) -> None:
-        """`defaults`: what its generation_config.json says besides its special ids."""
+        """`defaults`: the checkpoint's generation_config.json, special ids left out."""
         self.llm = model
         self.config = ModelConfig(model.config, model.name, end_of_text(model.tokenizer))
         self.generation_config = GenerationConfig.from_file(defaults or {})
@@ -77,11 +77,11 @@ class CausalLM:
     def __getattr__(self, name: str) -> Any:
         raise not_here(self, name)
 
-    # ---- what there is nothing to do for
+    # ---- methods of torch's modules that have nothing to do here
 
     @property
     def dtype(self) -> Any:
-        """What numbers are computed in: float32, torch's once torch is imported, else NumPy's."""
+        """The type of all computation: float32, torch's if torch is imported, else NumPy's."""
         import numpy as np
 
         return getattr(sys.modules.get("torch"), "float32", np.dtype("float32"))
@@ -127,7 +127,7 @@ class CausalLM:
         """Itself: numbers are computed in float32, whatever the weights are packed in."""
         return self
 
-    # ---- what it is there for
+    # ---- logits and answers
 
     def __call__(
         self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **others: Any
@@ -173,7 +173,7 @@ class CausalLM:
     def compute_transition_scores(
         self, sequences: Any, scores: Sequence[Any], beam_indices: None = None, normalize_logits: bool = False
     ) -> Any:
-        """Of each new token of `generate`'s sequences its score (rows, steps); normalised, its log-probability."""
+        """The score of each new token (rows, steps) of `generate`'s sequences; normalised, its log-probability."""
         import numpy as np
 
         kind, ids = kind_of(sequences), np.array(rows_of(sequences))[:, -len(scores) :]

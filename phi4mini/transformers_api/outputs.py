@@ -1,4 +1,4 @@
-"""What a model's call and `generate` give back: names with values, asked by name, as an attribute or by index."""
+"""Results of a model's call and of `generate`: values by name, by attribute or by index."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class ModelOutput(dict[str, Any]):
-    """A dict that answers to attributes, and to indices in the order of its names; None is left out."""
+    """A dict whose values are attributes too, and elements by index in order; None is left out."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__({name: value for name, value in values.items() if value is not None})
 
     def __getattr__(self, name: str) -> Any:
-        """A value; None for what transformers hands out only when asked."""
+        """A value; None for results that transformers gives only on request."""
         if name in self:
             return self[name]
         if name in ("loss", "scores", "logits", "attentions", "hidden_states"):
@@ -43,7 +43,7 @@ def mean_loss(logits: np.ndarray, labels: np.ndarray) -> np.float32:
     total, count = 0.0, 0
     for row, wanted in zip(logits, labels, strict=True):
         places = np.flatnonzero(wanted[1:] != -100)
-        for at in places:  # one row of the vocabulary at a time: float64 of all would be twice the logits
+        for at in places:  # a row at a time: all in float64 would take twice the memory of the logits
             values = row[at].astype(np.float64)
             top = values.max()
             total += top + np.log(np.exp(values - top).sum()) - values[wanted[at + 1]]

@@ -23,7 +23,7 @@ class TextGenerationPipeline:
     device = Device("cpu")
 
     def __init__(self, model: CausalLM, tokenizer: PretrainedTokenizer, **defaults: Any) -> None:
-        """`defaults`: arguments of every call that does not give them itself."""
+        """`defaults`: arguments for calls that do not give their own."""
         taken("pipe", defaults)
         self.model = model
         self.tokenizer = tokenizer
@@ -34,7 +34,7 @@ class TextGenerationPipeline:
         return self.model.generation_config
 
     def __call__(self, text_inputs: Any, **arguments: Any) -> Any:
-        """Continue a text, answer messages; a list of those together, a generator of them one after the other.
+        """Continue a text or answer messages; a list of them is computed together, a generator one by one.
 
         A last message of the assistant is continued and comes back merged, as in transformers. `docs/python.md` lists
         all arguments. Raises `BadInput` for what cannot be honoured.
@@ -84,7 +84,7 @@ class TextGenerationPipeline:
 
     @staticmethod
     def _goes_on(prompt: Any, used: Mapping[str, Any]) -> bool:
-        """Whether the last message is continued: as told, else when it is the assistant's."""
+        """True if the last message is to be continued: by the argument, else if it is the assistant's."""
         return bool(used.get("continue_final_message", prompt[-1].get("role") == "assistant"))
 
     def _record(self, prompt: Any, ids: list[int], new: list[int], used: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def pipeline(
     tokenizer: PretrainedTokenizer | str | None = None,
     **others: Any,
 ) -> TextGenerationPipeline:
-    """A text-generation pipeline. `others`: how a model given by name is loaded, and defaults of every call."""
+    """A text-generation pipeline. `others`: arguments for loading a model by name, and defaults of every call."""
     if task is not None and task != TextGenerationPipeline.task:
         raise BadInput(f"pipeline {task!r:.60} is not here; there is 'text-generation'")
     rules = METHODS["pipeline"]
@@ -131,7 +131,7 @@ def pipeline(
 
 
 def tokenizer_of(model: CausalLM) -> PretrainedTokenizer:
-    """The tokenizer that a loaded model came with."""
+    """The tokenizer of a loaded model."""
     made = PretrainedTokenizer(model.llm.tokenizer, model.llm.chat_format)
     made.name_or_path, made.model_max_length = model.llm.name, model.llm.config.max_position_embeddings
     return made

@@ -1,11 +1,12 @@
-"""A conversation as text that remembers which of its parts are control tokens, so that it can be given back.
+"""A conversation as text that remembers which of its parts are control tokens.
 
-transformers' users write `prompt = tokenizer.apply_chat_template(messages, tokenize=False)` and hand the text to a
-tokenizer or a pipeline. As plain text it would lose its control tokens, or any user could write some. A `RenderedText`
-is a `str` whose parts are known: what the chat format wrote is a control token again, what a message said is text.
+Users of transformers write `prompt = tokenizer.apply_chat_template(messages, tokenize=False)` and give the text to a
+tokenizer or a pipeline. In a plain string, control tokens of the chat format and the same characters in a message look
+alike: either all of them would be control tokens, or none. A `RenderedText` is a `str` that keeps its segments: those
+of the chat format are encoded as control tokens, those of messages as text.
 
-Promises: nothing but the chat format's own control tokens is ever one; `+`, slices, `strip` and its like, and the
-`remove` methods keep the memory. Every other operation gives a plain `str`, which has none: it is text throughout.
+Promises: only control tokens that the chat format wrote are encoded as such; `+`, slices, `strip` and its like, and the
+`remove` methods keep the segments. Any other operation gives a plain `str`, which is text throughout.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from phi4mini.chat import Segment
 
 
 class RenderedText(str):
-    """What `apply_chat_template(..., tokenize=False)` gives. `segments` spell it."""
+    """The result of `apply_chat_template(..., tokenize=False)`; the texts of `segments`, joined, are the string."""
 
     segments: tuple[Segment, ...]
 
@@ -28,17 +29,17 @@ class RenderedText(str):
         made.segments = parts
         return made
 
-    def __getnewargs__(self) -> tuple[Any]:  # pickle and copy make it from its segments
+    def __getnewargs__(self) -> tuple[Any]:  # pickle and copy rebuild it from its segments
         return (self.segments,)
 
     def __add__(self, other: str) -> RenderedText:
-        """With text put after it, which is text, or with another rendered text."""
+        """Append a plain text, which stays text, or another rendered text."""
         if not isinstance(other, str):
             return NotImplemented
         return RenderedText(_joined(self.segments, _segments_of(other)))
 
     def __radd__(self, other: str) -> RenderedText:
-        """With text put before it, which is text."""
+        """Prepend a plain text, which stays text."""
         return RenderedText(_joined(_segments_of(other), self.segments)) if isinstance(other, str) else NotImplemented
 
     def __getitem__(self, key: SupportsIndex | slice) -> str:  # a slice is rendered too
@@ -48,7 +49,7 @@ class RenderedText(str):
         return self._cut(start, stop)
 
     def _cut(self, start: int, stop: int) -> RenderedText:
-        """The characters from start to stop. A control token that is cut through is text."""
+        """The characters from start to stop. A part of a control token is text."""
         kept, at = [], 0
         for part in self.segments:
             text = part.text[max(0, start - at) : max(0, stop - at)]
@@ -59,23 +60,23 @@ class RenderedText(str):
         return RenderedText(kept)
 
     def lstrip(self, chars: str | None = None, /) -> RenderedText:
-        """As of str."""
+        """As `str` has it; the segments are kept."""
         return self._cut(len(self) - len(super().lstrip(chars)), len(self))
 
     def rstrip(self, chars: str | None = None, /) -> RenderedText:
-        """As of str."""
+        """As `str` has it; the segments are kept."""
         return self._cut(0, len(super().rstrip(chars)))
 
     def strip(self, chars: str | None = None, /) -> RenderedText:
-        """As of str."""
+        """As `str` has it; the segments are kept."""
         return self.lstrip(chars).rstrip(chars)
 
     def removeprefix(self, prefix: str, /) -> RenderedText:
-        """As of str."""
+        """As `str` has it; the segments are kept."""
         return self._cut(len(prefix) if self.startswith(prefix) else 0, len(self))
 
     def removesuffix(self, suffix: str, /) -> RenderedText:
-        """As of str."""
+        """As `str` has it; the segments are kept."""
         return self._cut(0, len(self) - len(suffix) if self.endswith(suffix) else len(self))
 
 
@@ -84,7 +85,7 @@ def _segments_of(text: str) -> tuple[Segment, ...]:
 
 
 def _joined(first: tuple[Segment, ...], second: tuple[Segment, ...]) -> list[Segment]:
-    """One after the other; text that follows text becomes one with it, as it is in the string."""
+    """Both in order; two texts that meet become one segment, so that they are encoded together."""
     if first and second and not first[-1].control and not second[0].control:
         middle = Segment(first[-1].text + second[0].text, learn=first[-1].learn)
         return [*first[:-1], middle, *second[1:]]

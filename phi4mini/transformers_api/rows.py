@@ -1,18 +1,18 @@
-"""`generate`: rows of ids in, rows of ids out. Rows are computed together, and each says what it would say alone.
+"""`generate`: rows of ids in, rows of ids out. Rows are computed together; each row's tokens are those it has alone.
 
-Promises: every argument goes through `arguments.py`; a streamer is ended whatever happens, so that its reader does not
-wait for ever; criteria are asked once for each token of each row.
+Promises: every argument goes through `arguments.py`; a streamer is ended even after an error, so that its reader does
+not wait for ever; criteria are called once for each token of each row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from phi4mini.errors import BadInput
 from phi4mini.transformers_api.arguments import generation_arguments, taken, whole
-from phi4mini.transformers_api.generation import layered, next_seed
+from phi4mini.transformers_api.generation import GenerationConfig, layered, next_seed
 from phi4mini.transformers_api.ids import (
     Kind,
     as_kind,
@@ -29,16 +29,25 @@ from phi4mini.transformers_api.stopping import MaxTimeCriteria, StoppingCriteria
 if TYPE_CHECKING:
     import numpy as np
 
+    from phi4mini.llm.model import Model
     from phi4mini.llm.results import Generation, Stream
-    from phi4mini.transformers_api.model import CausalLM
+    from phi4mini.transformers_api.configs import ModelConfig
 
 _SEEDS = 2**64
 _CHANGE_LOGITS = ("repetition_penalty", "banned_ids", "min_new_tokens", "temperature")
 
 
+class Generator(Protocol):
+    """The three parts of a `CausalLM` that are needed here."""
+
+    llm: Model
+    config: ModelConfig
+    generation_config: GenerationConfig
+
+
 @dataclass
 class _Row:
-    """One answer to be made: its prompt as given and without padding, and how its answer is drawn."""
+    """One answer to make: its prompt as given, the prompt without padding, and the sampling keywords."""
 
     given: list[int]
     real: list[int]
@@ -47,7 +56,7 @@ class _Row:
 
 @dataclass
 class _Watchers:
-    """Who is told of each token, and may end a row with it."""
+    """The streamer and the criteria: both get each token, a criterion may end the row with it."""
 
     kind: Kind
     streamer: Any
@@ -58,7 +67,7 @@ class _Watchers:
             self.streamer.put(self._array([row.given]))
 
     def ends(self, row: _Row, new: list[int]) -> bool:
-        """Tell of the last of `new`; whether a criterion ends the row with it."""
+        """Hand on the last of `new`; True if a criterion ends the row with it."""
         if self.streamer is not None:
             self.streamer.put(self._array(new[-1:]))
         return bool(self.criteria) and self.criteria(self._array([row.given + new]), None)
@@ -69,8 +78,8 @@ class _Watchers:
         return as_kind(np.array(ids, np.int64), self.kind)
 
 
-def generate(model: CausalLM, prompts: Any, arguments: Mapping[str, Any]) -> Any:
-    """What `CausalLM.generate` promises."""
+def generate(model: Generator, prompts: Any, arguments: Mapping[str, Any]) -> Any:
+    """`CausalLM.generate`, which documents it."""
     streamer = arguments.get("streamer")
     if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
         raise BadInput(f"generate: streamer must have put() and end(), {type(streamer).__name__} has not")
@@ -81,7 +90,7 @@ def generate(model: CausalLM, prompts: Any, arguments: Mapping[str, Any]) -> Any
             streamer.end()
 
 
-def _generate(model: CausalLM, prompts: Any, arguments: Mapping[str, Any]) -> Any:
+def _generate(model: Generator, prompts: Any, arguments: Mapping[str, Any]) -> Any:
     import numpy as np
 
     if prompts is None:
@@ -98,8 +107,8 @@ def _generate(model: CausalLM, prompts: Any, arguments: Mapping[str, Any]) -> An
     return ModelOutput(sequences=sequences, **_steps(model, rows, new, used, kind))
 
 
-def continuations(model: CausalLM, prompts: list[list[int]], arguments: Mapping[str, Any]) -> list[list[list[int]]]:
-    """The new ids alone: for each prompt as many answers as `num_return_sequences`, for what `generate` takes."""
+def continuations(model: Generator, prompts: list[list[int]], arguments: Mapping[str, Any]) -> list[list[list[int]]]:
+    """The new ids alone: `num_return_sequences` answers for each prompt. Takes the arguments of `generate`."""
     used = _told(model, arguments)
     rows = _rows(model, prompts, used)
     new = _answers(model, rows, _watchers(rows, used, "np"))
@@ -107,8 +116,8 @@ def continuations(model: CausalLM, prompts: list[list[int]], arguments: Mapping[
     return [new[i : i + copies] for i in range(0, len(new), copies)]
 
 
-def _told(model: CausalLM, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What this call is told, by itself and by configs."""
+def _told(model: Generator, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in force: the call's own over the configs'."""
     return taken("generate", layered(model.generation_config, arguments.get("generation_config"), arguments))
 
 
@@ -123,8 +132,8 @@ def _watchers(rows: list[_Row], used: Mapping[str, Any], kind: Kind) -> _Watcher
     return watchers
 
 
-def _rows(model: CausalLM, given: list[list[int]], used: dict[str, Any]) -> list[_Row]:
-    """The answers to be made, copies beside their original."""
+def _rows(model: Generator, given: list[list[int]], used: dict[str, Any]) -> list[_Row]:
+    """The answers to make; the copies that `num_return_sequences` asks for stand beside their original."""
     masks = masks_of(given, used["attention_mask"]) if "attention_mask" in used else _inferred(model, given, used)
     copies = whole("num_return_sequences", used.get("num_return_sequences", 1), least=1)
     if copies > 1 and not used.get("do_sample"):
@@ -140,27 +149,27 @@ def _rows(model: CausalLM, given: list[list[int]], used: dict[str, Any]) -> list
     return rows
 
 
-def _own_ends(model: CausalLM, ends: Any) -> bool:
-    """Whether these are the model's own ends, which the engine knows."""
+def _own_ends(model: Generator, ends: Any) -> bool:
+    """True if these are the model's own end ids, which the engine applies by itself."""
     return set(flat(ends)) == set(model.llm.config.eos_token_ids)
 
 
-def _inferred(model: CausalLM, rows: list[list[int]], used: Mapping[str, Any]) -> list[list[int]]:
-    """The mask where none is given: as in transformers, a pad id that ends no answer can only be padding."""
+def _inferred(model: Generator, rows: list[list[int]], used: Mapping[str, Any]) -> list[list[int]]:
+    """The mask when none is given: as in transformers, a pad id that is no end id is taken for padding."""
     pad = whole("pad_token_id", used.get("pad_token_id", -1), least=-1)
     padding = {pad} - set(flat(used.get("eos_token_id", model.llm.config.eos_token_ids)))
     return [[int(id not in padding) for id in row] for row in rows]
 
 
-def _fill(model: CausalLM, used: Mapping[str, Any]) -> int:
-    """What fills shorter rows: the pad id, else the first end, as in transformers."""
+def _fill(model: Generator, used: Mapping[str, Any]) -> int:
+    """The id that fills shorter rows: the pad id, else the first end id, as in transformers."""
     ends = (*flat(used.get("eos_token_id", ())), *model.llm.config.eos_token_ids)
     candidates = (used.get("pad_token_id"), model.config.pad_token_id, *ends)
     return next((whole("pad_token_id", id) for id in candidates if id is not None and id != -1), 0)
 
 
-def _answers(model: CausalLM, rows: list[_Row], watchers: _Watchers) -> list[list[int]]:
-    """New ids of each row. One that nobody watches needs no stream."""
+def _answers(model: Generator, rows: list[_Row], watchers: _Watchers) -> list[list[int]]:
+    """New ids of each row. A single row without streamer and criteria needs no stream."""
     if len(rows) == 1 and watchers.streamer is None and not watchers.criteria:
         return [model.llm.generate(rows[0].real, **rows[0].sampling).ids]
     open_rows: list[tuple[_Row, Stream[int, Generation], list[int]]] = []
@@ -169,7 +178,7 @@ def _answers(model: CausalLM, rows: list[_Row], watchers: _Watchers) -> list[lis
         open_rows.append((row, model.llm.stream_ids(row.real, **row.sampling), []))
     new = [ids for _, _, ids in open_rows]
     try:
-        while open_rows:  # in turns, so that one pass of the engine serves them all
+        while open_rows:  # round-robin, so that one pass of the engine serves all rows
             open_rows = [each for each in open_rows if _goes_on(*each, watchers)]
     finally:
         for _, stream, _ in open_rows:
@@ -178,7 +187,7 @@ def _answers(model: CausalLM, rows: list[_Row], watchers: _Watchers) -> list[lis
 
 
 def _goes_on(row: _Row, stream: Stream[int, Generation], new: list[int], watchers: _Watchers) -> bool:
-    """Take the next id of a row; whether there may be more."""
+    """Take the next id of a row; False when the row is over."""
     id = next(stream, None)
     if id is None:
         return False
@@ -190,16 +199,16 @@ def _goes_on(row: _Row, stream: Stream[int, Generation], new: list[int], watcher
 
 
 def _check_scores(rows: list[_Row], used: Mapping[str, Any]) -> None:
-    """Refuse scores that are not the logits."""
+    """Refuse `output_scores` where a parameter changes the logits: only the model's own logits can be returned."""
     changing = next((name for name in _CHANGE_LOGITS for row in rows if row.sampling.get(name)), None)
     if used.get("output_scores") and changing is not None:
         raise BadInput(f"generate: output_scores is not here where {changing} changes them; use output_logits")
 
 
 def _steps(
-    model: CausalLM, rows: list[_Row], new: list[list[int]], used: Mapping[str, Any], kind: Kind
+    model: Generator, rows: list[_Row], new: list[list[int]], used: Mapping[str, Any], kind: Kind
 ) -> dict[str, Any]:
-    """`logits` and `scores` as they are asked for: for each step float32 (rows, vocab), 0 after a row has ended."""
+    """`logits` and `scores` if asked for: for each step float32 (rows, vocab), 0 after a row has ended."""
     import numpy as np
 
     if not (used.get("output_scores") or used.get("output_logits")):
@@ -212,7 +221,7 @@ def _steps(
     return {name: steps for name, asked in wanted.items() if asked}
 
 
-def _logits_of(model: CausalLM, prompt: list[int], new: list[int]) -> np.ndarray:
+def _logits_of(model: Generator, prompt: list[int], new: list[int]) -> np.ndarray:
     """The logits that each new id was drawn from, float32 (new, vocab), in passes that end where LongRoPE changes."""
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""A tokenizer's special tokens and vocabulary by the names of transformers; setting them names tokens that exist.
+"""A tokenizer's special tokens and vocabulary under transformers' names.
 
-Promises: `tok.pad_token = tok.eos_token` and its like change what this tokenizer calls by that name, and never a token
-of a text. It does not know texts (`tokenizer.py`).
+Promises: `tok.pad_token = tok.eos_token` changes which token has that name, and never how a text is encoded. It does
+not encode texts (`tokenizer.py` does).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 def end_of_text(tokenizer: Tokenizer) -> int | None:
-    """The end of a text; Phi-4-mini's is `<|endoftext|>`, as its tokenizer_config says, not the turn's end."""
+    """The id that ends a text; for Phi-4-mini `<|endoftext|>`, as its tokenizer_config says, not the end of a turn."""
     if tokenizer.is_phi4:
         return tokenizer.pad_id
     return tokenizer.eos_ids[0] if tokenizer.eos_ids else None
 
 
-class _Id:
-    """`tok.pad_token_id`."""
+class _NamedId:
+    """Descriptor for `tok.pad_token_id` and its like."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -38,8 +38,8 @@ class _Id:
         owner._special[self.name] = id
 
 
-class _Token:
-    """`tok.pad_token`."""
+class _NamedToken:
+    """Descriptor for `tok.pad_token` and its like."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,12 +53,14 @@ class _Token:
 
 
 class SpecialTokens:
-    """The part of a tokenizer that knows its tokens by name."""
+    """The part of a tokenizer that names special tokens and looks tokens up."""
 
-    bos_token_id, eos_token_id, unk_token_id = _Id("bos"), _Id("eos"), _Id("unk")
-    sep_token_id, pad_token_id, cls_token_id, mask_token_id = _Id("sep"), _Id("pad"), _Id("cls"), _Id("mask")
-    bos_token, eos_token, unk_token = _Token("bos"), _Token("eos"), _Token("unk")
-    sep_token, pad_token, cls_token, mask_token = _Token("sep"), _Token("pad"), _Token("cls"), _Token("mask")
+    bos_token_id, eos_token_id, unk_token_id = _NamedId("bos"), _NamedId("eos"), _NamedId("unk")
+    sep_token_id, pad_token_id = _NamedId("sep"), _NamedId("pad")
+    cls_token_id, mask_token_id = _NamedId("cls"), _NamedId("mask")
+    bos_token, eos_token, unk_token = _NamedToken("bos"), _NamedToken("eos"), _NamedToken("unk")
+    sep_token, pad_token = _NamedToken("sep"), _NamedToken("pad")
+    cls_token, mask_token = _NamedToken("cls"), _NamedToken("mask")
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.backend = tokenizer
@@ -67,7 +69,7 @@ class SpecialTokens:
         self._special["unk"] = tokenizer.pad_id if tokenizer.is_phi4 else None  # as its tokenizer_config says
 
     def name_token(self, name: str, token: str | None) -> None:
-        """Make a token of the vocabulary the one called `name` ("pad"). Raises `BadInput` if there is none."""
+        """Give a token of the vocabulary the name `name` ("pad"). Raises `BadInput` if the vocabulary lacks it."""
         id = None if token is None else self.backend.id_of(str(token))
         if token is not None and id is None:
             raise BadInput(
@@ -76,7 +78,7 @@ class SpecialTokens:
             )
         self._special[name] = id
 
-    # ---- how many, and which
+    # ---- the vocabulary
 
     def __len__(self) -> int:
         return len(self.backend)
@@ -88,13 +90,13 @@ class SpecialTokens:
 
     @property
     def special_tokens_map(self) -> dict[str, str]:
-        """The names that are given: "eos_token" to its text."""
+        """The names in use: "eos_token" to the token's text."""
         named = {f"{name}_token": getattr(self, f"{name}_token") for name in NAMES}
         return {name: token for name, token in named.items() if token is not None}
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """The texts of the named ones, then of all others that are special."""
+        """The texts of all named tokens, then of all other special tokens."""
         others = [token.content for token in self.backend.added_tokens if token.special]
         return list(dict.fromkeys([*self.special_tokens_map.values(), *others]))
 
@@ -111,7 +113,7 @@ class SpecialTokens:
         return self.get_vocab()
 
     def get_vocab(self) -> dict[str, int]:
-        """Every token, as the vocabulary writes it, and its id."""
+        """Every token, as the vocabulary spells it, to its id."""
         return dict(self.backend.parsing_backend.get_vocab(with_added_tokens=True))
 
     def get_added_vocab(self) -> dict[str, int]:
@@ -131,10 +133,10 @@ class SpecialTokens:
         skipped = set(self.all_special_ids) if skip_special_tokens else set()
         return [name(id) for id in flat(ids) if id not in skipped]
 
-    # ---- new ones
+    # ---- new tokens
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        """Give tokens the next free rows of the model; returns how many were new. Raises `BadInput` if none is left."""
+        """Give new tokens free rows of the model; returns how many were new. Raises `BadInput` if no row is free."""
         before = len(self)
         tokens = [new_tokens] if isinstance(new_tokens, str) else [str(token) for token in new_tokens]
         self.backend.add_tokens(tokens, special_tokens)

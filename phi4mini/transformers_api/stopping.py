@@ -1,7 +1,7 @@
-"""Stopping criteria: callables that `generate` asks after each token whether the answer is to end there.
+"""Stopping criteria: callables that `generate` calls after each token; a true result ends the answer there.
 
-Promises: a criterion sees the ids of one row so far, prompt included, as the kind of array the prompt came as; what it
-returns may be a bool, or an array or tensor of them, as transformers' own criteria return.
+Promises: a criterion gets the ids of one row so far, prompt included, as the kind of array that the prompt was; its
+result may be a bool, or an array or tensor of bools, as transformers' own criteria return.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Criterion = Callable[..., Any]
 
 
 class StoppingCriteria:
-    """Base of criteria; any callable with these arguments is one."""
+    """Base class of criteria; any callable with these arguments will do."""
 
     def __call__(self, input_ids: Any, scores: Any, **others: Any) -> Any:
-        """Whether to end here, given ids (1, n); `scores` is None."""
-        raise NotImplementedError("a criterion says whether to end here")
+        """True to end the answer here, given ids (1, n); `scores` is None."""
+        raise NotImplementedError("a criterion must define __call__")
 
 
 class MaxTimeCriteria(StoppingCriteria):
@@ -35,15 +35,15 @@ class MaxTimeCriteria(StoppingCriteria):
 
 
 class StoppingCriteriaList(list[Criterion]):
-    """Criteria of which one is enough."""
+    """Criteria, any one of which ends the answer."""
 
     def __call__(self, input_ids: Any, scores: Any, **others: Any) -> bool:
-        """Whether any of them says so."""
+        """True if any criterion returns true."""
         return any(says_stop(criterion(input_ids, scores, **others)) for criterion in self)
 
 
 def criteria_of(given: Any) -> StoppingCriteriaList:
-    """A callable, or several. Raises `BadInput` for anything else."""
+    """The list of one callable or several. Raises `BadInput` for anything else."""
     several = list(given) if isinstance(given, Iterable) else [given]
     wrong = next((each for each in several if not callable(each)), None)
     if wrong is not None:
@@ -52,5 +52,5 @@ def criteria_of(given: Any) -> StoppingCriteriaList:
 
 
 def says_stop(answer: Any) -> bool:
-    """A criterion's answer as a bool: of an array, whether all of it is true."""
+    """A criterion's result as a bool; an array is true if all of it is."""
     return bool(answer.all()) if hasattr(answer, "all") else bool(answer)

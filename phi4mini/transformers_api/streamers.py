@@ -1,7 +1,7 @@
-"""Streamers: objects that `generate(streamer=...)` gives tokens to as they are made. Ours print, or are iterated.
+"""Streamers: `generate(streamer=...)` gives them each token when it is made. Ours print the text or are iterated.
 
-Promises: pieces are whole characters, and joined they are the text that the tokens decode to. Any object with the two
-methods of `BaseStreamer` is a streamer, those of transformers too.
+Promises: pieces are whole characters; joined, they are the text that the tokens decode to. Any object with the two
+methods of `BaseStreamer` is a streamer, transformers' own included.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from phi4mini.transformers_api.tokenizer import PretrainedTokenizer
 
 
 class BaseStreamer:
-    """What a streamer must have."""
+    """The two methods of a streamer."""
 
     def put(self, value: Any) -> None:
         """Take ids: first the prompt (1, n), then each new token (1,)."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """There are no more."""
+        """The answer is over."""
         raise NotImplementedError
 
 
 class TextStreamer(BaseStreamer):
-    """Prints text as it comes, and a line end at the end."""
+    """Prints the text when it comes, and a line end at the end."""
 
     def __init__(self, tokenizer: PretrainedTokenizer, skip_prompt: bool = False, **decode_kwargs: Any) -> None:
-        """`decode_kwargs`: those of `decode`. Raises `BadInput` for others."""
+        """`decode_kwargs`: arguments of `decode`. Raises `BadInput` for any other."""
         self.tokenizer, self.skip_prompt = tokenizer, skip_prompt
         used = taken("decode", decode_kwargs)
         special = [token.id for token in tokenizer.backend.added_tokens if token.special]
@@ -40,7 +40,7 @@ class TextStreamer(BaseStreamer):
         self._text = tokenizer.backend.stream()
 
     def put(self, value: Any) -> None:
-        """Take ids and hand on what of their text is certain. Raises `BadInput` for several rows."""
+        """Take ids and pass on the text that is complete. Raises `BadInput` for several rows."""
         rows = rows_of(value)
         if is_batch(value) and len(rows) > 1:
             raise BadInput(f"a streamer takes one row, got {len(rows)}")
@@ -50,12 +50,12 @@ class TextStreamer(BaseStreamer):
         self.on_finalized_text("".join(self._text.push(id) for id in rows[0] if id not in self._skipped))
 
     def end(self) -> None:
-        """Hand on what is left; the next prompt may come."""
+        """Pass on the rest and reset for the next prompt."""
         left, self._text, self._prompt_comes = self._text.flush(), self.tokenizer.backend.stream(), True
         self.on_finalized_text(left, stream_end=True)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Print it; a subclass may do something else with it."""
+        """Print the text; a subclass may override this."""
         print(text, flush=True, end="\n" if stream_end else "")
 
 
@@ -75,7 +75,7 @@ class TextIteratorStreamer(TextStreamer):
         self.text_queue: Queue[str | None] = Queue()
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Keep it for the reader."""
+        """Queue the text for the reader."""
         self.text_queue.put(text)
         if stream_end:
             self.text_queue.put(None)

@@ -1,7 +1,7 @@
-"""The arguments of transformers and what becomes of each here: used, accepted without effect, or refused with a reason.
+"""Every argument of transformers' methods: whether it is used here, has no effect, or is refused, and why.
 
-Promises: these are all the arguments there are, method by method; `docs/python.md` prints them and a test holds the two
-together. Plain data: `arguments.py` is what looks into it.
+Promises: the tables are complete, method by method; `docs/python.md` prints them, and a test compares both. Plain data:
+`arguments.py` applies it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _EMPTY: tuple[Any, ...] = ([], (), {})
 
 @dataclass(frozen=True)
 class Rule:
-    """One argument. `neutral`: values of a refused one that ask for what happens anyway, and are taken."""
+    """One argument. `neutral`: values of a refused argument that ask for the behaviour there is, and are accepted."""
 
     fate: Literal["used", "no effect", "refused"]
     why: str

@@ -1,7 +1,7 @@
-"""A tokenizer with the methods of transformers'. Text that spells control tokens stays text unless asked otherwise.
+"""A tokenizer with the methods of transformers'. Text that spells a control token stays text by default.
 
-Promises: a plain text never becomes a control token unless `parse_special=True`, and a line is logged the first time
-one spells it; what `apply_chat_template` wrote is read as it was written (`rendered.py`). Nothing is added to a text.
+Promises: a plain text gives control tokens only with `parse_special=True`; the first time a text spells one, a warning
+is logged. The text of `apply_chat_template` keeps its control tokens (`rendered.py`). Nothing is added to a text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SIDES = ("left", "right")
-_NO_LIMIT = int(1e30)  # what transformers says where a tokenizer has no limit of its own
+_NO_LIMIT = int(1e30)  # transformers' value for a tokenizer without a limit
 
 
 class AutoTokenizer:
@@ -46,7 +46,7 @@ class AutoTokenizer:
 
 
 class PretrainedTokenizer(SpecialTokens):
-    """A tokenizer as transformers has it. `backend` is ours."""
+    """A tokenizer with transformers' interface; `backend` is our own."""
 
     is_fast = True
     model_input_names = ("input_ids", "attention_mask")
@@ -63,7 +63,7 @@ class PretrainedTokenizer(SpecialTokens):
         raise not_here(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute. Raises `BadInput` for a side that is none, and for a template."""
+        """Set an attribute. Raises `BadInput` for an unknown side, and for a template."""
         if name in ("padding_side", "truncation_side") and value not in _SIDES:
             raise BadInput(f"{name} is 'left' or 'right', not {value!r:.40}")
         if name == "chat_template" and value is not None:
@@ -87,7 +87,7 @@ class PretrainedTokenizer(SpecialTokens):
         return self._encoding(rows, isinstance(text, str), return_tensors, used)
 
     def encode(self, text: str, parse_special: bool | None = None, **others: Any) -> Any:
-        """Ids of one text, nothing added; takes what a call takes. With `return_tensors` an array (1, n)."""
+        """Ids of one text; nothing is added. Takes the arguments of a call. With `return_tensors` an array (1, n)."""
         if not isinstance(text, str):
             raise BadInput(f"encode takes one text, not {text!r:.60}; call the tokenizer with a list")
         return self(text, parse_special=parse_special, **others)["input_ids"]
@@ -106,7 +106,7 @@ class PretrainedTokenizer(SpecialTokens):
         return self.backend.encode(str(text), bool(parse))
 
     def _say_control_tokens(self, text: str) -> None:
-        """One line for each control token that a text spells without becoming it, the first time."""
+        """Warn once about each control token that a text spells and that stays text."""
         from phi4mini import chat
 
         written = () if self.chat_format == "none" else chat.format_named(self.chat_format).tokens
@@ -123,7 +123,7 @@ class PretrainedTokenizer(SpecialTokens):
     def _encoding(
         self, rows: list[list[int]], single: bool, tensors: str | None, used: Mapping[str, Any], **more: Any
     ) -> BatchEncoding:
-        """What is given for rows: cut, padded, with a mask, as lists or tensors."""
+        """The rows truncated and padded, with their mask, as lists or tensors."""
         rows, cut = self._cut(rows, used), self._most(used)
         parts: dict[str, Any] = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
         parts |= {name: self._cut(value, used) for name, value in more.items()}

@@ -55,9 +55,11 @@ def ensure_store(
         recipe(quant)
     if source.kind == "store" and source.path is not None:
         check_recipe(source.path, quant)
+        _log.debug("%s: a packed file, used as it is", source.path)
         return source.path
     chosen = quant or USUAL
     if source.kind == "hub" and not refresh and (made := _without_download(source, chosen)):
+        _log.debug("%s: %s; the hub's cache does not hold the model whole, this store says it is of it", name, made)
         return made
     try:
         origin = identify(source, _fetched(source, offline, refresh, progress), _says(progress))
@@ -71,6 +73,7 @@ def _made(origin: Origin, quant: str, folder: Path, progress: Progress | None) -
     end = f"-{quant}-{origin.fingerprint}{SUFFIX}"
     for path in sorted(folder.glob(f"*{end}")):
         if _usable(path, origin, quant):
+            _log.debug("%s: %s, made of the same content earlier", origin.source.name, path)
             return path
     path = folder / f"{origin.source.label}{end}"
     while _told(path) and not _usable(path, origin, quant):  # a store of something else bears this name: it stays

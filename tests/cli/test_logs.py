@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from phi4mini.cli import logs, main
-from phi4mini.cli.common import Progress, say
+from phi4mini.cli.common import ProgressLine, say
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_FI9_where_json_is_logged_nothing_else_is_on_stderr(lines, capsys) -> No
     logs.use_json()
     say("http://127.0.0.1:8080")
     say()
-    with Progress() as progress:
+    with ProgressLine() as progress:
         progress("converting", 5, 10)
         progress("fetching", 0, 0)
     with warnings.catch_warnings():
@@ -97,6 +97,40 @@ def test_FI9_where_json_is_logged_nothing_else_is_on_stderr(lines, capsys) -> No
     told = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
     assert told[:3] == ["http://127.0.0.1:8080", "converting:  50 % of 10 B", "fetching"]
     assert len(told) == 4 and "of a library" in told[3]
+
+
+LEVELS = [(None, False, True), ("debug", True, True), ("DEBUG", True, True), ("info", False, True), ("", False, True)]
+
+
+@pytest.mark.parametrize(("word", "debug", "info"), [*LEVELS, ("warning", False, False)])
+def test_the_level_is_a_variable(monkeypatch, capsys, word, debug, info) -> None:
+    monkeypatch.delenv("PHI4MINI_LOG", raising=False)
+    if word is not None:
+        monkeypatch.setenv("PHI4MINI_LOG", word)
+    with logs.to_stderr():
+        logs.use_level()
+        OURS.debug("a detail")
+        OURS.info("a step")
+        OURS.warning("a warning")
+        logging.getLogger("httpx").info("of a library")
+    details, steps = ["phi4mini.weights.load: a detail"] * debug, ["a step"] * info
+    assert capsys.readouterr().err.splitlines() == [*details, *steps, "a warning"]
+
+
+def test_another_level_is_an_error(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("PHI4MINI_LOG", "loud")
+    assert main(["--version"]) == 2
+    assert capsys.readouterr().err == "phi4mini: PHI4MINI_LOG must be debug, info or warning, not 'loud'\n"
+
+
+def test_debug_tells_what_a_person_would_ask(phi4mini, demo_store) -> None:
+    store = demo_store("q4")
+    told = phi4mini("run", "-m", "demo", "-n", "3", "-s", "5", "Hi", PHI4MINI_LOG="debug").stderr
+    assert f"phi4mini.weights.load: demo: {store}, made of the same content earlier" in told
+    assert "phi4mini.llm.model: demo: chat format smollm, by the model's own template" in told
+    assert "phi4mini.kernels.lang.build: kernels loaded for " in told
+    assert " prompt tokens, 0 of them from cached pages, 3 new; seed 5" in told
+    assert "phi4mini." not in phi4mini("run", "-m", "demo", "-n", "3", "Hi").stderr.replace("phi4mini: ", "")
 
 
 def test_what_was_set_before_is_so_again(capsys) -> None:

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from phi4mini import cli
-from phi4mini.cli.common import Progress, size
+from phi4mini.cli.common import ProgressLine, size
 from phi4mini.cli.options import DEFAULT_MODEL
 from phi4mini.weights.resolve import DEFAULT
 from tests.cli.conftest import COMMAND, ROOT, environment, refused
@@ -111,7 +111,7 @@ def test_version(phi4mini):
 
 
 def test_progress_in_a_pipe_is_a_line_a_tenth(capsys):
-    with Progress() as progress:
+    with ProgressLine() as progress:
         progress("fetching a thing", 0, 0)
         for done in range(0, 1001, 5):
             progress("copying", done, 1000)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
-from phi4mini.cli import main
+from phi4mini.cli import cli, main
+from phi4mini.cli.options import sampling, sampling_options
+from phi4mini.llm.keywords import KNOBS, Knob
 from phi4mini.weights.load import convert_to
 from tests.weights.twins import small_folder
 
@@ -113,3 +117,47 @@ def test_FI8_an_estimate_names_the_recipe_that_the_file_has(models: None, capfd:
     assert main(["estimate", "-m", "packed.phi4"]) == main(["estimate", "-m", "final"]) == 0
     out = capfd.readouterr().out.splitlines()
     assert [line.rsplit(", ", 1)[1] for line in out if line.startswith("weights")] == ["q8", "q4"]
+
+
+# ---- the options of sampling are the table's
+
+
+def test_sampling_options_are_the_tables() -> None:
+    options = {option for knob in KNOBS for option in knob.flags}
+    for name in ("run", "chat"):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None and options <= {flag for param in command.params for flag in param.opts}
+        told = command.get_help(click.Context(command, terminal_width=500))
+        assert all(knob.help in told and f"{knob.unset}; {knob.range}" in told for knob in KNOBS if numeric(knob))
+
+
+def numeric(knob: Knob) -> bool:
+    return bool(knob.flags and knob.is_number and knob.range)
+
+
+@pytest.mark.parametrize("knob", [knob for knob in KNOBS if knob.flags and knob.is_number], ids=lambda knob: knob.name)
+def test_a_value_beyond_its_bounds_names_the_option_and_the_bounds(capfd: pytest.CaptureFixture[str], knob) -> None:
+    for beyond in (knob.low - 1, knob.high + 1):
+        code, lines = called(["run", f"{knob.flags[-1]}={beyond}", "a"], capfd)
+        kind = "an integer" if knob.is_whole else "a number"
+        told = f"{knob.name} must be {kind} from {knob.low} to {knob.high}, not"
+        assert code == 2 and len(lines) == 1 and told in lines[0] and knob.flags[-1] in lines[0], lines
+
+
+def test_values_become_keywords() -> None:
+    made: list[dict[str, Any]] = []
+
+    @click.command()
+    @sampling_options
+    def command(**values: Any) -> None:
+        made.append(sampling({"rope": "auto", **values}))
+
+    for arguments in ([], ["--temp=0", "--seed=0", "--top-k=0"], ["--stop", "a", "--stop=b", "--logit-bias", "5-1"]):
+        command.main(arguments, standalone_mode=False)
+    command.main(["-n", "5", "--repeat-penalty=1.1", "--ignore-eos"], standalone_mode=False)
+    assert made == [
+        {"rope": "auto"},
+        {"rope": "auto", "temperature": 0.0, "seed": 0, "top_k": 0},
+        {"rope": "auto", "stop": ["a", "b"], "logit_bias": {5: -1.0}},
+        {"rope": "auto", "max_new_tokens": 5, "repetition_penalty": 1.1, "ignore_eos": True},
+    ]

@@ -68,7 +68,7 @@ def test_PR13_overflow_is_recognised(model, how):
 
 def test_PR13_another_error_is_not_taken_for_overflow(model):
     with pytest.raises(Exception) as caught:
-        model.invoke("hi", temperature=9.0)
+        model.invoke("hi", temperature=101.0)
     assert not isinstance(caught.value, exceptions.ContextOverflowError) and "temperature" in str(caught.value)
 
 

@@ -70,5 +70,5 @@ def test_PR12_a_limit_that_is_too_large_is_recognised(ask, provider):
 
 def test_PR12_another_error_is_not_taken_for_overflow(ask):
     with pytest.raises(litellm.BadRequestError) as caught:
-        ask("openai", temperature=9.0)
+        ask("openai", temperature=101.0)
     assert not isinstance(caught.value, litellm.ContextWindowExceededError)

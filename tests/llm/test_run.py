@@ -1,4 +1,6 @@
-"""Which tokens are an answer's content: whatever they spell, and wherever a stop string cuts them."""
+"""Which tokens are an answer's content: whatever they spell, and wherever a stop string cuts them. The parameters of
+a request are built once.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini.engine.request import Token
+from phi4mini.engine.sample.params import SamplingParams
+from phi4mini.errors import BadInput
 from phi4mini.llm.run import Run
 from phi4mini.tokenizer import Tokenizer, phi4_mini
 
@@ -96,3 +100,21 @@ def test_RQ35_control_tokens_inside_an_answer_keep_their_place(phi):
     ids = [*phi.encode("One"), end, *phi.encode(" more 😀")]
     assert "<|end|>" in phi.decode(ids)
     check(phi, ids, ["zz"])
+
+
+# ---- parameters
+
+
+@pytest.mark.parametrize("sampling", [{}, {"seed": -1}, {"seed": 3, "banned_ids": [5], "top_k": -1}], ids=str)
+def test_parameters_are_built_once_for_a_request(phi, sampling, monkeypatch):
+    built, check = [], SamplingParams.__post_init__
+    monkeypatch.setattr(SamplingParams, "__post_init__", lambda self: (built.append(self), check(self))[1])
+    run = Run([1], sampling, phi, [7, 8])
+    assert built == [run.request.params] and run.request.seed not in (None, -1)
+    assert run.request.params.banned_ids == (*sampling.get("banned_ids", ()), 7, 8)
+
+
+@pytest.mark.parametrize("banned", ["12", 5, None, [1.5], [-1]], ids=repr)
+def test_banned_ids_that_are_none_are_refused_by_name(phi, banned):
+    with pytest.raises(BadInput, match="banned_ids"):
+        Run([1], {"banned_ids": banned}, phi, [7, 8])

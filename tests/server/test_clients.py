@@ -186,7 +186,7 @@ def test_responses_with_tools_and_formats(either):
 
 def test_errors_are_the_clients_own(client):
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="demo", messages=ASK, temperature=9)
+        client.chat.completions.create(model="demo", messages=ASK, temperature=101)
     assert refused.value.param == "temperature" and refused.value.request_id
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "word " * 9000}])

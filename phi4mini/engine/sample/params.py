@@ -84,9 +84,8 @@ class SamplingParams:
                 raise BadInput(f"{name}: id {beyond} is beyond the model's last id {vocab_size - 1}")
 
     def with_seed(self) -> SamplingParams:
-        """The same parameters with a seed. It is drawn once a request, so that it can be reported and used again."""
-        # 53 bits survive a round trip through JSON in every language
-        return self if self.seed not in (None, RANDOM_SEED) else replace(self, seed=secrets.randbits(53))
+        """The same parameters with a seed: drawn once per request, so that it can be reported and used again."""
+        return self if self.seed not in (None, RANDOM_SEED) else replace(self, seed=random_seed())
 
     @cached_property
     def bias_arrays(self) -> tuple[Ids, Floats]:
@@ -97,6 +96,11 @@ class SamplingParams:
     def banned_array(self) -> Ids:
         """`banned_ids` as an array."""
         return np.array(self.banned_ids, np.int64)
+
+
+def random_seed() -> int:
+    """A seed for a request that names none: 53 bits, which every JSON reader keeps exactly."""
+    return secrets.randbits(53)
 
 
 def _shown(value: object) -> str:

@@ -83,6 +83,7 @@ class Library:
             objects = {s: self._unkept.get(s) or _read(self._file(s)) or self._compile(s) for s in wanted}
             if objects:
                 self._load(objects)
+                _log.debug("kernels loaded for %s: %d, kept in %s", self.target.cpu, len(objects), self.folder)
 
     def prepare(self, specs: Iterable[Spec]) -> None:
         """Compile what is not on disk yet, saying so in one line; a run that comes to need it will not wait."""
@@ -103,6 +104,7 @@ class Library:
                     file.unlink()
 
     def _compile(self, spec: Spec) -> bytes:
+        _log.debug("compiling %s for %s", spec.name, self.target.cpu)
         code = compile_object(spec, self.target)
         try:
             _write(self._file(spec), code)

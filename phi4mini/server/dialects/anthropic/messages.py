@@ -21,7 +21,17 @@ from phi4mini.server.dialects.anthropic.types import Answered, MessageUsage, Sto
 from phi4mini.server.dialects.conversation import Conversation
 from phi4mini.server.dialects.hosted_tools import callable_tools
 from phi4mini.server.dialects.response_format import ResponseFormat, response_format
-from phi4mini.server.dialects.sampling_fields import Deadline, SamplingFields, Seed, Share, Some, Stops, Temperature
+from phi4mini.server.dialects.sampling_fields import (
+    Deadline,
+    MinP,
+    SamplingFields,
+    Seed,
+    Some,
+    Stops,
+    Temperature,
+    TopK,
+    TopP,
+)
 from phi4mini.server.http.call import Stream
 from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.openapi.events import MessageEvent
@@ -87,13 +97,13 @@ class MessagesBody(CountBody, kw_only=True):
     max_tokens: Some
     stop_sequences: Stops | None = None
     temperature: Temperature | None = None
-    top_p: Share | None = None
-    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
     stream: bool | None = None
     metadata: dict[str, Any] | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     seed: Seed | None = None
-    min_p: Share | None = None
+    min_p: MinP | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     timeout: Deadline | None = None
 

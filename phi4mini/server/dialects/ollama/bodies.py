@@ -14,52 +14,54 @@ import msgspec
 from msgspec import Meta
 
 from phi4mini.errors import BadInput
+from phi4mini.llm.keywords import KNOBS, MAX_COUNT
 from phi4mini.server.dialects.response_format import ResponseFormat, response_format
 from phi4mini.server.dialects.sampling_fields import (
     Alternatives,
-    Penalty,
+    FrequencyPenalty,
+    MinP,
+    PresencePenalty,
+    RepetitionPenalty,
     SamplingFields,
     Seed,
-    Share,
     Stops,
     StopText,
+    Temperature,
     Text,
+    TopK,
+    TopP,
 )
 from phi4mini.server.http.errors import ApiError
 
 Turn = dict[str, Any]
-_WHOLE = 2**31 - 1
 
 
 class Options(msgspec.Struct, kw_only=True):
-    """How an answer is sampled; a missing option is off. `num_predict` below 1 is no limit, `seed` -1 a random seed."""
+    """How an answer is drawn; an option left out is off. `num_predict` below 1 is no limit, `seed` -1 is random."""
 
-    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=_WHOLE)] | None = None
-    top_p: Share | None = None
-    min_p: Share | None = None
+    temperature: Temperature | None = None
+    top_k: TopK | None = None
+    top_p: TopP | None = None
+    min_p: MinP | None = None
     seed: Seed | None = None
-    num_predict: Annotated[int, Meta(ge=-2, le=_WHOLE)] | None = None
-    num_ctx: Annotated[int, Meta(ge=0, le=_WHOLE)] | None = None
+    num_predict: Annotated[int, Meta(ge=-2, le=MAX_COUNT)] | None = None
+    num_ctx: Annotated[int, Meta(ge=0, le=MAX_COUNT)] | None = None
     stop: StopText | Stops | None = None
-    repeat_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
+    repeat_penalty: RepetitionPenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
+    presence_penalty: PresencePenalty | None = None
 
     def sampling(self, logprobs: int | None) -> dict[str, Any]:
-        """The sampling keywords of the run. Raises ApiError."""
-        fields = SamplingFields(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            seed=self.seed,
-            stop=self.stop,
-            frequency_penalty=self.frequency_penalty,
-            presence_penalty=self.presence_penalty,
-            repetition_penalty=self.repeat_penalty,
-        )
+        """Keywords of the run."""
+        fields = SamplingFields(**{field: getattr(self, option) for field, option in _OPTION_OF.items()})
         return fields.sampling(self.num_predict if (self.num_predict or 0) > 0 else None, logprobs)
+
+
+_OPTION_OF = {  # the field of SamplingFields -> Ollama's option
+    knob.openai: knob.ollama
+    for knob in KNOBS
+    if knob.ollama in Options.__struct_fields__ and knob.openai in SamplingFields.__struct_fields__
+}
 
 
 class OllamaBody(msgspec.Struct, kw_only=True):

@@ -169,7 +169,7 @@ def test_blocks_that_cannot_be_read_are_named(demo, type):
         ({"tools": [NOTE], "tool_choice": {"type": "tool", "name": "other"}}, "other"),
         ({"tools": [NOTE], "tool_choice": {"type": "maybe"}}, "tool_choice"),
         ({"stop_sequences": [""]}, "stop_sequences"),
-        ({"temperature": 3}, "temperature"),
+        ({"temperature": 101}, "temperature"),
         ({"output_config": {"format": {"type": "text"}}}, "output_config.format"),
     ],
     ids=range(13),

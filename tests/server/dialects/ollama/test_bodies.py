@@ -20,7 +20,7 @@ OTHER = {"function": {"name": "time", "arguments": {}}}
         ({"temperature": 0.7, "top_p": 0.9}, {"temperature": 0.7, "top_p": 0.9}),
         ({"temperature": 1}, {"temperature": 1.0}),
         ({"top_k": 40, "min_p": 0.05}, {"top_k": 40, "min_p": 0.05}),
-        ({"top_k": -1}, {"top_k": 0}),
+        ({"top_k": -1}, {"top_k": -1}),
         ({"seed": 42}, {"seed": 42}),
         ({"seed": -1}, {"seed": -1}),
         ({"num_predict": 12}, {"max_new_tokens": 12}),
