@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from phi4mini.formats.matrix import FORMATS, Blocks, Format
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Blocks
 
 # type id -> name, weights of a block, bytes of a block; what else exists is refused by its number
 TYPES: dict[int, tuple[str, int, int]] = {

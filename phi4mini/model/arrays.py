@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.matrix import FORMATS, LANES, Format, Matrix
+from phi4mini.formats.layout import FORMATS, LANES, Format
+from phi4mini.formats.matrix import Matrix
 from phi4mini.model.config import Config
 
 _PIECE = re.compile(r"(\w+)\*([1-9]\d{0,9})", re.ASCII)

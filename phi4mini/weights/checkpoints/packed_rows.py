@@ -16,7 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
-from phi4mini.formats.matrix import FORMATS, Blocks, Format
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Blocks
 from phi4mini.weights.checkpoints.packed_ints import Integers
 
 _STEP = 1024  # rows whose scales are looked at together

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from phi4mini.formats.matrix import FORMATS, Blocks, Format
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Blocks
 from phi4mini.weights.checkpoints.packed_rows import PackedRows
 
 # Formats whose integers and scales another one holds unchanged: only the zero point moves, or a nibble becomes a byte.

@@ -36,7 +36,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
-from phi4mini.formats.matrix import FORMATS, Format, Matrix
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Matrix
 from phi4mini.model.arrays import LayerWeights, Stack, Weights, row_formats
 from phi4mini.model.config import Config
 from phi4mini.model.config_json import short
@@ -297,6 +298,5 @@ def _finite(blob: np.ndarray, form: Format) -> bool:
         return all(bool(np.isfinite(piece).all()) for piece in pieces)
     if not form.block:
         return not bool(((blob.view(np.uint16) & 0x7F80) == 0x7F80).any())
-    halves = 4 * 16 if form.two_level else form.header_bytes
     supers = blob.reshape(-1, form.superblock_bytes)
-    return bool(np.isfinite(np.ascontiguousarray(supers[:, :halves]).view(np.float16)).all())
+    return bool(np.isfinite(np.ascontiguousarray(supers[:, : form.half_bytes]).view(np.float16)).all())

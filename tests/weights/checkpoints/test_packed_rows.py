@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.formats.matrix import FORMATS, Matrix, pack_blocks
+from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.matrix import Matrix, pack_blocks
 from phi4mini.weights.checkpoints.packed_ints import Settings
 from phi4mini.weights.checkpoints.packed_rows import PackedRows
 from phi4mini.weights.checkpoints.rows import Fused

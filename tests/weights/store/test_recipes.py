@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from phi4mini.errors import BadCheckpoint, BadInput
-from phi4mini.formats.matrix import FORMATS, Matrix, quantize
+from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.matrix import Matrix
+from phi4mini.formats.rounding import quantize
 from phi4mini.weights.checkpoints.rows import Fused
 from phi4mini.weights.store import recipes as module
 from phi4mini.weights.store.recipes import RECIPES, ordered, pack, plan, recipe
