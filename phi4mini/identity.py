@@ -71,7 +71,7 @@ THINGS = {
         "byte order; LongRoPE set and salt; every token up to the page's end",
     ),
     # a store outlives versions of this program, whose sources would tell too much: the number is held by a test
-    # (tests/weights/test_origin.py) that knows the bytes which conversion gives
+    # (tests/weights/test_source_identity.py) that knows the bytes which conversion gives
     "store": Thing(
         3, (), (), "kind of the source; of a hub model its id and revision; name and content of every file; the recipe"
     ),

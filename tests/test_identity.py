@@ -36,7 +36,7 @@ NO_BITS = {  # what these files import and no bit depends on, and why
     "engine/sample/params.py": "what is done with logits",
     "engine/sample/sampling.py": "what is done with logits",
     "engine/guess/lookup.py": "which tokens are guessed; a guess that is wrong is computed again",
-    "weights/checkpoints/names.py": "the names of arrays, which the header of the weights repeats",
+    "weights/checkpoints/tensor_names.py": "the names of arrays, which the header of the weights repeats",
     "tokenizer/__init__.py": "text",
 }
 

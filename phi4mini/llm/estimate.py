@@ -14,7 +14,7 @@ from phi4mini.formats.layout import Format
 from phi4mini.kernels.attention import partial_floats
 from phi4mini.model.arrays import StackFormat
 from phi4mini.model.config import Config, KvFormat
-from phi4mini.weights.checkpoints.names import arrays
+from phi4mini.weights.checkpoints.tensor_names import arrays
 from phi4mini.weights.store.recipes import recipe
 from phi4mini.weights.store.store import array_bytes
 
