@@ -74,7 +74,8 @@ THINGS = {
         "byte order; LongRoPE set, salt and adapter; every token up to the page's end",
     ),
     # A store outlives versions of this program, and most changes of the sources leave its bytes as they are. So the
-    # version is raised by hand; tests/weights/test_origin.py knows the bytes of a conversion and fails if it was not.
+    # version is raised by hand; tests/weights/test_source_identity.py knows the bytes of a conversion and fails if it
+    # was not.
     "store": Thing(
         3, (), (), "kind of the source; of a hub model its id and revision; name and content of every file; the recipe"
     ),

@@ -38,7 +38,7 @@ NO_BITS = {  # what these files import and no bit depends on, and why
     "engine/sample/constraint.py": "what is done with logits",
     "engine/guess/guesser.py": "which tokens are guessed; a guess that is wrong is computed again",
     "engine/guess/lookup.py": "which tokens are guessed; a guess that is wrong is computed again",
-    "weights/checkpoints/names.py": "the names of arrays, which the header of the weights repeats",
+    "weights/checkpoints/tensor_names.py": "the names of arrays, which the header of the weights repeats",
     "tokenizer/__init__.py": "text",
 }
 

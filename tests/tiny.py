@@ -17,7 +17,9 @@ from phi4mini.engine.compute.buffers import MAX_ROWS, rows_that_fit
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.engine.schedule.pace import Pace
-from phi4mini.formats.matrix import FORMATS, Blocks, Format, Matrix, pack_blocks, pack_dense, quantize_blocks
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Blocks, Matrix, pack_blocks, pack_dense
+from phi4mini.formats.rounding import quantize_blocks
 from phi4mini.kernels.threads.pool import Pool, aligned
 from phi4mini.model.arrays import LayerWeights, Weights
 from phi4mini.model.config import Config
@@ -52,7 +54,7 @@ def parts(values: np.ndarray, format: Format, rng: np.random.Generator) -> Block
         return quantize_blocks(values, format)
     rows, cols = values.shape
     groups, supers = -(-cols // format.group), -(-cols // format.superblock)
-    top = {"q2k": 4, "q4k": 16, "q5k": 32, "q6k": 64, "q8k": 256}[format.name]
+    top = format.largest + 1
     unit = float(values.std()) / (top / 3.5 * 32)
     q = rng.integers(0, top, (rows, cols)).astype(np.uint8)
     d = (unit * rng.uniform(0.8, 1.2, (rows, supers))).astype(np.float16)

@@ -142,7 +142,8 @@ def _kernels() -> Finding:
     import numpy as np
 
     from phi4mini.files import cache_home
-    from phi4mini.formats.matrix import FORMATS, quantize
+    from phi4mini.formats.layout import FORMATS
+    from phi4mini.formats.rounding import quantize
 
     folder = cache_home() / "kernels"
     numbers = np.linspace(-1, 1, 16 * 64, dtype=np.float32).reshape(16, 64)
@@ -173,7 +174,8 @@ def tiny_weights() -> Any:
     """Random weights of a one-layer Llama: 32 tokens, 64 wide."""
     import numpy as np
 
-    from phi4mini.formats.matrix import FORMATS, quantize
+    from phi4mini.formats.layout import FORMATS
+    from phi4mini.formats.rounding import quantize
     from phi4mini.model.arrays import LayerWeights, Weights
     from phi4mini.model.config import Config
 

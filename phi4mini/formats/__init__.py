@@ -1,1 +1,1 @@
-"""How a matrix is stored: formats as a table, parts of a matrix, rounding, GGUF's blocks. Knows no file, no kernel."""
+"""How a matrix is stored: formats as tables (layout), bytes (matrix), rounding, GGUF's blocks. No file, no kernel."""

@@ -1,7 +1,7 @@
-"""GGUF's quantised blocks -> our parts, bit for bit: the same integers and the same scales, only laid out in rows.
+"""GGUF's quantised blocks -> `Blocks`: the same integers and the same scales, laid out in rows.
 
-Promises: nothing is rounded; `Blocks` in the format `EXACT[type]` stand for the very numbers the GGUF stands for. It
-does not know files. Source of the block layouts: llama.cpp's ggml-common.h; tests compare with the `gguf` package.
+Promises: nothing is rounded; `Blocks` in the format `EXACT[type]` mean exactly the numbers of the GGUF. This file does
+not know files. Source of the block layouts: llama.cpp's ggml-common.h; tests compare with the `gguf` package.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from phi4mini.formats.matrix import FORMATS, Blocks, Format
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Blocks
 
-# type id -> name, weights of a block, bytes of a block; what else exists is refused by its number
+# type id -> name, weights of a block, bytes of a block; other types are refused by gguf.py
 TYPES: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -31,7 +32,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
     30: ("BF16", 1, 2),
 }
 
-# GGUF type -> the format that carries it exactly
+# GGUF type -> the format that holds it exactly
 EXACT: dict[str, Format] = {
     "Q4_0": FORMATS["q4"],
     "Q4_1": FORMATS["q4m"],
@@ -48,13 +49,13 @@ EXACT: dict[str, Format] = {
 }
 _BLOCK_BYTES = {name: nbytes for name, _, nbytes in TYPES.values()}
 
-# What the 16 codes of IQ4_NL and IQ4_XS stand for, in steps of the scale (llama.cpp's kvalues_iq4nl), q8's zero added
+# Integers of the 16 codes of IQ4_NL and IQ4_XS, in units of the scale (llama.cpp's kvalues_iq4nl), plus q8's zero point
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]) + FORMATS["q8"].zero
 _IQ4 = _IQ4.astype(np.uint8)
 
 
 def bits_more(kind: str) -> float:
-    """Bits a weight that carrying a type costs beyond what it takes in the file; 0 for floats."""
+    """Bits a weight that our format for a type takes beyond those in the file; 0 for floats."""
     if kind not in EXACT:
         return 0.0
     weights, nbytes = next((weights, nbytes) for name, weights, nbytes in TYPES.values() if name == kind)

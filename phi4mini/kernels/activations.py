@@ -3,7 +3,7 @@
 
     scale = max|x| / 127          q = round_even(x * (127 / max|x|))          an all-zero group has scale 0
     start = -zero * sum(q)        the integer start value of a run: folds the weights' zero point in
-                                  (times 16 where an upper nibble stays multiplied by 16)
+                                  (times the `factor` that unpack.py leaves on those weights)
     sums  = scale * sum(q)        what a weight format's minimum is multiplied by
 
 The head's activations are kept finer: a second row has what q left over, 254 times finer; refine_logits.py
@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from phi4mini.formats.matrix import FORMATS, Format
+from phi4mini.formats.layout import FORMATS, Format
 from phi4mini.kernels.lang.kernel import I8, I64, Kernel, V, kernel
+from phi4mini.kernels.unpack import factor
 
 BLOCK = 32
 _FINER = 254.0  # half a step either way, on -127 .. 127
@@ -87,7 +88,7 @@ def _store_group(
     at = (row * (width // f.act_group) + block * (BLOCK // f.act_group) + i) * 4
     total = k.sum(whole[0] if len(whole) == 1 else whole[0] + whole[1])
     k.store(k.scale.at(at), scale)
-    k.store(k.start.at(at), total * (-f.zero * (k.high_factor if f.bits == 4 and odd else 1)))
+    k.store(k.start.at(at), total * (-f.zero * factor(k, f, (BLOCK * odd + i * f.act_group) // f.group)))
     k.store(k.sums.at(at), scale * k.to_float(total))
 
 

@@ -11,17 +11,18 @@ bound by memory. `rows_many` (prefill) unpacks a panel of 256 or 512 inputs x 64
 register tile over all rows: bound by the dot units. Both leave every output's operations and their order alone, so the
 number of rows never changes a bit.
 
-Upper nibbles stay multiplied by 16 where that is free (`high_factor`); 1/16 goes into the scale, which is exact.
+unpack.py reads the layout of a format; nothing here depends on where its bits lie.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phi4mini.formats.matrix import FORMATS, LANES, LINE, Format
+from phi4mini.formats.layout import FORMATS, LANES, LINE, QUADS, STEP, Format
 from phi4mini.kernels.activations import SINK_FIELDS, sink_types
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
+from phi4mini.kernels.unpack import factor, first_level, group_scale, integers
 
 FEW = 8  # rows whose accumulators registers hold; a pass of so few rows streams every matrix once
 SMALL_PANEL = 256  # inputs unpacked at once: 64 outputs x 256 = 16 KB, half of the smallest L1
@@ -101,40 +102,37 @@ def one_strip(k: Kernel, x: Activations, weights: V, strip: V, out: V, rows: int
 def _superblock(k: Kernel, x: Activations, header: V, block: V, acc: list[Var]) -> None:
     """All groups of one superblock of one strip, for all rows."""
     f, cols, rows = x.format, x.cols, len(acc)
-    levels = _first_level(k, f, header)
-    lines_per_step = 64 * LANES * f.bits // 8 // LINE  # a step is 64 inputs: one pair of groups of 32
+    levels = first_level(k, f, header)
     ahead, near = (max(1, n // f.superblock_bytes) * f.superblock_bytes for n in (2048 if rows == 1 else 8192, 1152))
-    for step in k.span(0, f.superblock // 64):
-        lines = header.at(step * (lines_per_step * LINE) + f.header_bytes)
-        for i in range(lines_per_step + (1 if f.superblock == 64 else 0)):
+    for step in k.span(0, f.superblock // STEP):
+        lines = header.at(step * (f.lines * LINE) + f.header_bytes)
+        for i in range(f.lines + (1 if f.superblock == STEP else 0)):
             k.prefetch(lines.at(ahead + (i - 1) * LINE))
             if rows >= 4:  # busy enough to wait for L2 as well: 3 to 5 % in slow memory
                 k.prefetch(lines.at(near + (i - 1) * LINE), locality=3)
-        unit = block * (f.superblock // 64) + step  # counts 64 inputs
+        unit = block * (f.superblock // STEP) + step  # counts steps of the whole row
         totals = _dots(k, x, lines, unit, rows)
-        for g in range(64 // f.group):
-            group = step * (64 // f.group) + g
-            scale, minimum = _group_scale(k, f, header, levels, group, factor=f.bits == 4 and g % 2 == 1)
+        for g in range(STEP // f.group):
+            group = step * (STEP // f.group) + g
+            scale, minimum = group_scale(k, f, header, levels, group, factor(k, f, g))
             for r in range(g * f.group // f.run, (g + 1) * f.group // f.run):
                 for m in range(rows):
-                    around = (unit * (64 // f.act_group) + r * f.run // f.act_group) * 4 + m * (cols // f.act_group * 4)
+                    around = (unit * (STEP // f.act_group) + r * f.run // f.act_group) * 4
+                    around = around + m * (cols // f.act_group * 4)
                     _accumulate(k, acc[m], totals[r][m], scale, x.scale.at(around), minimum, x.sums.at(around))
 
 
 def _dots(k: Kernel, x: Activations, lines: V, unit: V, rows: int) -> list[list[V]]:
-    """Integer sums of the runs in 64 inputs: [run][row] of i32x16."""
+    """Integer sums of the runs in a step: [run][row] of i32x16."""
     f, cols = x.format, x.cols
-    inputs = [x.q.at(unit * 64 + m * cols) for m in range(rows)]
-    weights: dict[int, V] = {}  # by which four inputs of the 64
-    for i in range(64 * f.bits // 8 // 4):
-        line = k.load(lines.at(i * LINE), vec(I8, 64))
-        weights |= {i: line} if f.bits == 8 else {i: k.low_nibble(line), i + 8: k.high_nibble(line)}
+    inputs = [x.q.at(unit * STEP + m * cols) for m in range(rows)]
+    weights = dict(integers(k, f, lines))
 
     def pair(cell: int, n: int) -> tuple[V, V]:
         quad = cell // rows * (f.run // 4) + n
         return weights[quad], k.spread4(inputs[cell % rows].at(quad * 4))
 
-    starts = [_start(k, x, unit * (64 // f.run) + r, m) for r in range(64 // f.run) for m in range(rows)]
+    starts = [_start(k, x, unit * (STEP // f.run) + r, m) for r in range(STEP // f.run) for m in range(rows)]
     sums = k.dot_runs(starts, f.run // 4, pair, f.largest)
     return [sums[i : i + rows] for i in range(0, len(sums), rows)]
 
@@ -225,21 +223,18 @@ class _Panel:
 def _unpack_panel(k: Kernel, f: Format, base: V, first: V, width: V, panel: _Panel, cols: int) -> None:
     """Integers and scales of one panel."""
     for s in range(panel.wide):
-        for step in k.span(0, width // 64):
-            unit = first // 64 + step
-            header = base.at(unit // (f.superblock // 64) * f.superblock_bytes + s * f.strip_bytes(cols))
-            inside = unit % (f.superblock // 64)
-            lines = header.at(inside * (64 * f.bits * LANES // 8) + f.header_bytes)
-            levels = _first_level(k, f, header)
-            for i in range(64 * f.bits // 8 // 4):
-                line = k.load(lines.at(i * LINE), vec(I8, 64))
-                k.store(panel.line(step * 16 + i, s), k.low_nibble(line) if f.bits == 4 else line)
-                if f.bits == 4:
-                    k.store(panel.line(step * 16 + (i + 8), s), k.high_nibble(line))
-            for g in range(64 // f.group):
-                odd = f.bits == 4 and g % 2 == 1
-                scale, minimum = _group_scale(k, f, header, levels, inside * (64 // f.group) + g, factor=odd)
-                group = step * (64 // f.group) + g
+        for step in k.span(0, width // STEP):
+            unit = first // STEP + step
+            header = base.at(unit // (f.superblock // STEP) * f.superblock_bytes + s * f.strip_bytes(cols))
+            inside = unit % (f.superblock // STEP)
+            lines = header.at(inside * (f.lines * LINE) + f.header_bytes)
+            levels = first_level(k, f, header)
+            for quad, weights in integers(k, f, lines):
+                k.store(panel.line(step * QUADS + quad, s), weights)
+            for g in range(STEP // f.group):
+                group = inside * (STEP // f.group) + g
+                scale, minimum = group_scale(k, f, header, levels, group, factor(k, f, g))
+                group = step * (STEP // f.group) + g
                 k.store(panel.scale(group, s), scale)
                 if minimum is not None:
                     k.store(panel.minimum(group, s, f), minimum)
@@ -311,30 +306,6 @@ def _accumulate(k: Kernel, acc: Var, total: V, scale: V, act_scale: V, minimum: 
     if minimum is not None:
         value = k.fma(minimum, k.spread(act_sum, F32), value)
     acc.set(value)
-
-
-def _first_level(k: Kernel, f: Format, header: V) -> list[V]:
-    """d and -dmin of a two-level superblock as f32x16."""
-    if not f.two_level:
-        return []
-    return [k.load_half(header), k.load_half(header.at(2 * LANES)) * -1.0]
-
-
-def _group_scale(k: Kernel, f: Format, header: V, levels: list[V], group: V, factor: bool) -> tuple[V, V | None]:
-    """Scale and minimum of one group as f32x16; `factor` takes back what high_nibble multiplied by."""
-    if f.two_level:
-        at = header.at(group * LANES + 4 * LANES)
-        small = k.widen(k.load(at, vec(I8)), I32, signed=f.signed_scale)
-        scale = levels[0] * k.to_float(small)
-        low = k.widen(k.load(at.at(f.groups * LANES), vec(I8)), I32, signed=False) if f.minimum else None
-        minimum = None if low is None else levels[1] * k.to_float(low)
-    else:
-        at = header.at(group * (2 * LANES))
-        scale = k.load_half(at)
-        minimum = k.load_half(at.at(f.groups * 2 * LANES)) if f.minimum else None
-    if factor and k.high_factor != 1:
-        scale = scale * (1.0 / k.high_factor)
-    return scale, minimum
 
 
 # dense ---------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ row's own logits and on nothing else.
 
 from __future__ import annotations
 
-from phi4mini.formats.matrix import FORMATS
+from phi4mini.formats.layout import FORMATS
 from phi4mini.kernels.activations import SINK_FIELDS, sink_types
 from phi4mini.kernels.lang.kernel import F32, I64, LINE, Kernel, kernel, vec
 from phi4mini.kernels.matmul import Activations, one_strip

@@ -12,13 +12,14 @@ from __future__ import annotations
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.matrix import FORMATS, Blocks
+from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.matrix import Blocks
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import F16, F32, I8, Kernel, V, kernel
 
-GROUP = 32
+GROUP = FORMATS["q4"].group
 _STEPS, _LEAST, _MOST = 12, 0.75, 1.08
-_ZERO = FORMATS["q4"].zero
+_ZERO, _TOP = FORMATS["q4"].zero, FORMATS["q4"].largest
 
 
 def encode_blocks(values: np.ndarray) -> Blocks:
@@ -80,7 +81,7 @@ def _peak(k: Kernel, x: list[V]) -> V:
 def _integers(k: Kernel, x: list[V], scale: V) -> list[V]:
     """q - zero as floats; all zero for a scale of zero."""
     inverse = k.select(scale.equals(0.0), k.like(0.0, scale), k.like(1.0, scale) / scale)
-    return [k.minimum(k.maximum(k.intrinsic("rint", v * inverse), -_ZERO), 15 - _ZERO) for v in x]
+    return [k.minimum(k.maximum(k.intrinsic("rint", v * inverse), -_ZERO), _TOP - _ZERO) for v in x]
 
 
 def _error(k: Kernel, x: list[V], scale: V) -> V:

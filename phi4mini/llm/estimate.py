@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phi4mini.engine.compute.buffers import MAX_ROWS, OUTPUT_ROWS, PADDING, PARTIAL_ROWS
-from phi4mini.formats.matrix import Format
+from phi4mini.formats.layout import Format
 from phi4mini.kernels.attention import partial_floats
 from phi4mini.model.arrays import StackFormat
 from phi4mini.model.config import Config, KvFormat
-from phi4mini.weights.checkpoints.names import arrays
+from phi4mini.weights.checkpoints.tensor_names import arrays
 from phi4mini.weights.store.recipes import recipe
 from phi4mini.weights.store.store import array_bytes
 

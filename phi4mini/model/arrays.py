@@ -1,8 +1,8 @@
 """The weights of a model in memory: which arrays there are, and their shapes.
 
-Promises: the same names whether the arrays came from safetensors, GGUF or our store; Q, K, V and gate, up are already
-fused, if need be as a stack of parts in several formats. It does not know files, what formats look like inside, or how
-anything is multiplied.
+Promises: the names are the same whether the arrays came from safetensors, GGUF or our store; Q, K, V and gate, up are
+fused, as a `Stack` if their formats differ. This file does not know files, the bytes of a format, or how matrices are
+multiplied.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.matrix import FORMATS, LANES, Format, Matrix
+from phi4mini.formats.layout import FORMATS, LANES, Format
+from phi4mini.formats.matrix import Matrix
 from phi4mini.model.config import Config
 
 _PIECE = re.compile(r"(\w+)\*([1-9]\d{0,9})", re.ASCII)
 
 
 class Stack:
-    """A matrix whose rows lie in several formats: parts of equal width, one below the other, all of whole strips but
-    the last. Llama's V is often kept finer than its Q and K.
+    """A matrix whose rows are in several formats: parts of equal width, one below the other; every part but the last
+    fills whole strips. Q4_K_M files, for example, keep V in more bits than Q and K.
     """
 
     def __init__(self, parts: Sequence[Matrix]) -> None:
@@ -44,7 +45,7 @@ Stored = Matrix | Stack
 
 
 def pieces(matrix: Stored) -> list[Matrix]:
-    """The matrices of one format that a stored one consists of, from its first row on."""
+    """The single-format parts of a matrix, in the order of their rows."""
     return matrix.parts if isinstance(matrix, Stack) else [matrix]
 
 
@@ -61,7 +62,7 @@ class StackFormat:
 
 
 def row_formats(name: str, rows: int) -> list[tuple[Format, int]]:
-    """The formats in which the rows of a matrix lie, by the name the store states. Raises `BadInput` if it is none."""
+    """(format, rows) of each part of a matrix, from the name in the store's header. Raises `BadInput` if it is none."""
     if name in FORMATS:
         return [(FORMATS[name], rows)]
     found = [_PIECE.fullmatch(piece) for piece in name.split("+")]
@@ -85,7 +86,7 @@ class LayerWeights:
 
 @dataclass
 class Weights:
-    """A whole model. `head` is the same object as `embed` when the two are tied."""
+    """A whole model. If head and embedding are tied, `head` is the same object as `embed`."""
 
     config: Config
     embed: Matrix  # (vocab, hidden)
@@ -95,6 +96,6 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all matrices, a tied head once: what one token reads, but for the norms."""
+        """Bytes of all matrices, a tied head counted once: what one token reads, except for norms."""
         layers = sum(m.nbytes for w in self.layers for m in (w.qkv, w.o, w.gate_up, w.down))
         return layers + self.embed.nbytes + (0 if self.head is self.embed else self.head.nbytes)

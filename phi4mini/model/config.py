@@ -1,9 +1,9 @@
-"""Every number of the model, checked once: a `Config` that exists is a `Config` that makes sense.
+"""Every number of the model, checked when a `Config` is made, so that later code need not check again.
 
-Promises: a lie in a config file (negative, huge, a wrong type, a factor list of the wrong length, heads that do not
-divide) is refused with one line before anything is allocated; LongRoPE's rule, short factors up to the original
-length and long ones beyond, has its one home in `Config.rope_set`; the rotary tables are those of HF transformers.
-It does not know files, weights, kernels or tokens' text.
+Promises: a wrong number in a config file (negative, huge, of a wrong type, a factor list of the wrong length, heads
+that do not divide) is refused with one line before anything is allocated. `Config.rope_set` alone decides between
+LongRoPE's short factors (up to the original length) and long ones (beyond). The rotary tables are those of HF
+transformers. This file does not know files, weights, kernels or text.
 """
 
 from __future__ import annotations

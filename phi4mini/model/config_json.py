@@ -1,9 +1,9 @@
 """From a checkpoint's config.json to the fields of `Config`: names, spellings of several years, limits.
 
 Promises: reads Phi3ForCausalLM and LlamaForCausalLM as transformers 4 and 5 write them, and under the names that
-training programs give them; what is missing, lies or is not supported raises `BadCheckpoint` with the key, the value
-and the limit. It does not know what the numbers are for, nor tensors: a quantisation config is the business of who
-reads those.
+training programs give them. A key that is missing, out of range or not supported raises `BadCheckpoint` with the key,
+the value and the limit. This file does not know what the numbers mean; a quantisation config is read where tensors are
+(weights/checkpoints/quantised_tensors.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from phi4mini.errors import BadCheckpoint
 
 # Key of config.json, our field, smallest and largest value. The caps are far above any model of these families and far
-# below what overflows an index: their work is to stop a lying file before it asks for memory.
+# below what overflows an index: they stop a wrong or hostile file before it makes us allocate memory.
 WHOLE_NUMBERS: tuple[tuple[str, str, int, int], ...] = (
     ("vocab_size", "vocab_size", 1, 1 << 22),
     ("hidden_size", "hidden_size", 1, 1 << 16),
@@ -96,7 +96,7 @@ def read_fields(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dic
 
 
 def _is_minus_one(token: Any) -> bool:
-    """Whether a file says "none" in the way of programs that have no null."""
+    """True for -1, which some programs write instead of null."""
     return type(token) is int and token == -1
 
 

@@ -1,18 +1,21 @@
 """The whole model in NumPy: no cache, no tricks, each array with its shape. This is the definition of the model.
 
 Promises: equal to Hugging Face's Phi3ForCausalLM and LlamaForCausalLM within rounding, LongRoPE, grouped queries and
-sliding window included. Every fast path is tested against it. It does not know tokens' text, files or speed.
+sliding window included; with an adapter, equal to the model whose matrices are W + scale * B A. Every fast path is
+tested against it. It does not know tokens' text, files or speed.
 Letters of the shapes: n tokens, h hidden, d head_dim, r rotary_dim, m intermediate, v vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from phi4mini.errors import BadInput
+from phi4mini.model.adapter import Adapter, LowRank
 from phi4mini.model.config import Config, RopeMode
 
 Rounding = Callable[[np.ndarray], np.ndarray]
@@ -47,15 +50,18 @@ def forward(
     *,
     round_input: Rounding | None = None,
     round_kv: Rounding | None = None,
+    adapter: Adapter | None = None,
 ) -> np.ndarray:
     """Logits for every position: ids (n,) -> float32 (n, v), float64 when `dtype` is float64.
 
     `rope` "auto" takes LongRoPE's factor set from n. `round_input` is applied to the input (n, columns) of every matrix
     product, the head's included, and `round_kv` to the rotated keys and the values (num_kv_heads, n, d): this is how
-    quantised activations and a quantised cache are defined. Raises `BadInput` for ids that are none.
+    quantised activations and a quantised cache are defined. `adapter` multiplies the same rounded inputs as the matrix
+    it belongs to; what lies between its A and B is not rounded. Raises `BadInput` for ids outside the vocabulary and
+    for an adapter of another shape.
     """
-    x = hidden(weights, ids, rope, dtype, round_input=round_input, round_kv=round_kv)  # (n, h)
-    return (round_input or _exact)(x) @ dense(weights.head, dtype).T  # (n, v)
+    x = hidden(weights, ids, rope, dtype, round_input=round_input, round_kv=round_kv, adapter=adapter)  # (n, h)
+    return product((round_input or _exact)(x), weights.head)  # (n, v)
 
 
 def hidden(
@@ -66,27 +72,31 @@ def hidden(
     *,
     round_input: Rounding | None = None,
     round_kv: Rounding | None = None,
+    adapter: Adapter | None = None,
 ) -> np.ndarray:
     """Hidden states after the last norm, what the head multiplies: ids (n,) -> (n, h). Arguments as in `forward`."""
     config = weights.config
     tokens = _checked(ids, config.vocab_size)  # (n,)
     n = len(tokens)
+    if adapter is not None:
+        adapter.check(config)
     quant, quant_kv = round_input or _exact, round_kv or _exact
     # The table is float32 at every dtype, as in transformers: its rounding is part of the model.
     cos, sin = (t.astype(dtype) for t in config.rope_table(np.arange(n), config.rope_set(n, rope)))  # (n, r / 2) each
 
     x = dense(weights.embed, dtype)[tokens]  # (n, h)
-    for layer in weights.layers:
+    for number, layer in enumerate(weights.layers):
+        added: Mapping[str, LowRank] = adapter.layers[number] if adapter else {}
         a = quant(rms_norm(x, layer.input_norm, config.rms_norm_eps))  # (n, h)
-        qkv = a @ dense(layer.qkv, dtype).T  # (n, (num_heads + 2 * num_kv_heads) * d)
+        qkv = product(a, layer.qkv, added.get("qkv"))  # (n, (num_heads + 2 * num_kv_heads) * d)
         heads = qkv.reshape(n, -1, config.head_dim).transpose(1, 0, 2)  # (num_heads + 2 * num_kv_heads, n, d)
         q, k, v = np.split(heads, [config.num_heads, config.num_heads + config.num_kv_heads])  # (its heads, n, d) each
         mixed = attention(rotate(q, cos, sin), quant_kv(rotate(k, cos, sin)), quant_kv(v), config.sliding_window)
-        x = x + quant(mixed) @ dense(layer.o, dtype).T  # (n, h)
+        x = x + product(quant(mixed), layer.o, added.get("o"))  # (n, h)
 
         a = quant(rms_norm(x, layer.post_norm, config.rms_norm_eps))  # (n, h)
-        gate, up = np.split(a @ dense(layer.gate_up, dtype).T, 2, axis=1)  # (n, m) each
-        x = x + quant(silu(gate) * up) @ dense(layer.down, dtype).T  # (n, h)
+        gate, up = np.split(product(a, layer.gate_up, added.get("gate_up")), 2, axis=1)  # (n, m) each
+        x = x + product(quant(silu(gate) * up), layer.down, added.get("down"))  # (n, h)
     return rms_norm(x, weights.norm, config.rms_norm_eps)  # (n, h)
 
 
@@ -133,7 +143,16 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-np.maximum(x, -80)))
 
 
-def dense(matrix: Any, dtype: type[np.floating] = np.float32) -> np.ndarray:
+def product(x: np.ndarray, matrix: Any, part: LowRank | None = None) -> np.ndarray:
+    """x (n, columns) times a stored matrix, with an adapter's part: W x + scale * B (A x), (n, rows), dtype of x."""
+    y = x @ dense(matrix, x.dtype).T  # (n, rows)
+    if part is not None:
+        inner = x @ part.a.T.astype(x.dtype)  # (n, rank)
+        y += x.dtype.type(part.scale) * (inner @ part.b.T.astype(x.dtype))  # (n, rows)
+    return y
+
+
+def dense(matrix: Any, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
     """A stored matrix, or an array as it is, as an array of `dtype` (rows, columns)."""
     return np.asarray(matrix.dequantize() if hasattr(matrix, "dequantize") else matrix, dtype)
 

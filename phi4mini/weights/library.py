@@ -1,4 +1,4 @@
-"""What lies in our model cache: list it, remove it. Downloads in the Hugging Face cache are not ours to touch.
+"""Lists and removes the files of our model cache. Downloads in the Hugging Face cache are left alone.
 
 Promises: a broken file is listed as broken instead of hiding the rest; only files inside the cache are removed.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 from phi4mini.errors import NotFound, Phi4MiniError
 from phi4mini.files import cache_home
 from phi4mini.weights.load import stores_folder
-from phi4mini.weights.origin import identify
 from phi4mini.weights.resolve import Source, resolve
+from phi4mini.weights.source_identity import identify
 from phi4mini.weights.store.store import SUFFIX, read_header
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file of the cache. `name` is what it was made from; `recipe` is None for a file that is not a store."""
+    """One file of the cache. `name`: the model it was made from; `recipe`: None for a file that is not a store."""
 
     name: str
     path: Path
@@ -43,9 +43,10 @@ def list_models() -> list[ModelFile]:
 
 
 def find(name: str) -> list[ModelFile]:
-    """The cached files a name stands for: a file's name or path, or all made from a model. Raises `NotFound`.
+    """The cached files that `name` means: a file by its name or path, or all files made from a model. Raises
+    `NotFound`.
 
-    Stores of an earlier version keep the name as it was typed and nothing more; they are found by that.
+    A store of an earlier version records only the name as the user typed it; it is found by that name.
     """
     models, wanted = list_models(), _source(name)
     found = [m for m in models if name in (m.path.name, m.path.stem, str(m.path)) or _made_of(m, name, wanted)]
@@ -65,7 +66,7 @@ def _source(name: str) -> Source | None:
 
 
 def _made_of(model: ModelFile, name: str, source: Source | None) -> bool:
-    """Whether a file was made of what a name stands for."""
+    """True if a file was made from the model that `name` means."""
     if source is None:
         return model.kind != "hub" and model.name in (name, os.path.abspath(name))
     if model.kind is None:

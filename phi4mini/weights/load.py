@@ -1,9 +1,10 @@
 """The one way a model is loaded: any name becomes a store on disk, made once, and the store is mapped.
 
-Promises: a store is used for a name only if its header says that it was made of that content (`origin.py`): its file
-name decides nothing. A hub model whose download is gone, or was never whole, runs from the newest store that says it
-is of this id. No store is deleted for another model's sake. Two processes that want the same store make it once; what
-a kill leaves is swept. A recipe that was asked for is what runs, or an error. It does not compute anything.
+Promises: a store is used for a name only if its header says that it was made of that content (source_identity.py); its
+file name decides nothing. A hub model whose download is missing or incomplete runs from the newest store that was made
+of the same hub id. No store is deleted to make room for another. Two processes that want the same store convert once;
+files that a killed process left are removed. The recipe that was asked for runs, or an error says why not. This file
+computes nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from phi4mini.files import cache_home, lock
 from phi4mini.model.arrays import Weights
 from phi4mini.model.config import Config
 from phi4mini.weights.checkpoints.checkpoint import Checkpoint
-from phi4mini.weights.origin import Origin, converter, identify
 from phi4mini.weights.resolve import Source, resolve
+from phi4mini.weights.source_identity import Origin, converter, identify
 from phi4mini.weights.store.recipes import recipe
 from phi4mini.weights.store.store import SUFFIX, OpenModel, open_store, read_header
 
-Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all (0: not known)
-USUAL = "q4"  # the recipe of who asks for none
+Progress = Callable[[str, int, int], None]  # a description, bytes done, bytes in all (0: not known)
+USUAL = "q4"  # the recipe if none is asked for
 _log = logging.getLogger(__name__)
 
 
@@ -42,8 +43,8 @@ def load_weights(name: str, quant: str | None = None) -> Weights:
 def ensure_store(
     name: str, quant: str | None = None, offline: bool = False, progress: Progress | None = None, refresh: bool = False
 ) -> Path:
-    """The store of a model in a recipe (None: q4); fetched and converted if it is not there. A store named by its path
-    is itself, in the recipe that it has.
+    """The path of a model's store in a recipe (None: q4). The model is fetched and converted if there is none yet; if
+    `name` is the path of a store, that path is returned.
 
     `refresh` asks the hub whether there is a newer revision. Raises `NotFound`, `BadInput`, `BadCheckpoint`, `NoSpace`.
     """
@@ -69,14 +70,14 @@ def ensure_store(
 
 
 def _made(origin: Origin, quant: str, folder: Path, progress: Progress | None) -> Path:
-    """The store of an origin: the one there is, whatever model name its file bears, or a new one."""
+    """The store made of this content: an existing one, under whatever file name, or a new one."""
     end = f"-{quant}-{origin.fingerprint}{SUFFIX}"
     for path in sorted(folder.glob(f"*{end}")):
         if _usable(path, origin, quant):
             _log.debug("%s: %s, made of the same content earlier", origin.source.name, path)
             return path
     path = folder / f"{origin.source.label}{end}"
-    while _told(path) and not _usable(path, origin, quant):  # a store of something else bears this name: it stays
+    while _told(path) and not _usable(path, origin, quant):  # a store of other content has this file name: keep it
         path = path.with_name(f"other-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path):
@@ -88,7 +89,7 @@ def _made(origin: Origin, quant: str, folder: Path, progress: Progress | None) -
 def make_store(
     origin: Origin, quant: str, path: Path, progress: Progress | None = None, chat_format: str | None = None
 ) -> None:
-    """Write the store of an origin to `path`; `chat_format` takes the place of its own."""
+    """Convert an origin and write its store to `path`. `chat_format` overrides the checkpoint's own."""
     source, began = origin.source, time.perf_counter()
 
     def step(done: int, total: int) -> None:
@@ -116,10 +117,10 @@ def convert_to(
     progress: Progress | None = None,
     chat_format: str | None = None,
 ) -> Path:
-    """Write the store of a model to a place of the user's own, replacing what is there. For the command `convert`.
+    """Write the store of a model to a path that the user chose, replacing that file. For the command `convert`.
 
-    Without a path: a file in the current folder that bears the model's name. It may be there already only if it was
-    made of a model of the same full name.
+    If `path` is None, the file is in the current folder and named after the model. An existing file there is replaced
+    only if it was made of a model of the same full name.
     """
     source, chosen = resolve(name), recipe(quant or USUAL).name
     if source.kind == "store":
@@ -136,7 +137,7 @@ def convert_to(
 
 
 def _check_own(path: Path, source: Source) -> None:
-    """Raises `BadInput` if there is a file at `path` that was not made of this source."""
+    """Raises `BadInput` if the file at `path` exists and was not made of this source."""
     if path.exists() and _told(path).get("name") != source.full_name:
         raise BadInput(f"{path} is there and was not made of {source.full_name}; -o names another file")
 
@@ -167,12 +168,12 @@ def stores_folder() -> Path:
 
 
 def is_offline() -> bool:
-    """Whether PHI4MINI_OFFLINE forbids the network."""
+    """True if PHI4MINI_OFFLINE forbids the network."""
     return os.environ.get("PHI4MINI_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
 def _fetched(source: Source, offline: bool, refresh: bool, progress: Progress | None) -> Path | None:
-    """The file or folder on this disk that the source's content is in."""
+    """The local file or folder with the source's content, downloaded if necessary; None for a synthetic model."""
     from phi4mini.weights.sources import demo, hub_gguf
 
     if source.kind == "demo":
@@ -183,12 +184,12 @@ def _fetched(source: Source, offline: bool, refresh: bool, progress: Progress | 
 
 
 def _says(progress: Progress | None) -> Callable[[str], None]:
-    """Where a line about what is going on is said."""
+    """Where one-line messages about the work go: to `progress`, else to the log."""
     return lambda line: progress(line, 0, 0) if progress else _log.info(line)
 
 
 def _without_download(source: Source, quant: str) -> Path | None:
-    """The newest store of a hub model, if the hub's cache does not have the model whole: else that decides."""
+    """The newest store of a hub model, used if the Hugging Face cache lacks some of the model's files; else None."""
     from phi4mini.weights.sources import hub_gguf
 
     if hub_gguf.whole(source.repo, source.variant) is not None:
@@ -201,19 +202,19 @@ def _without_download(source: Source, quant: str) -> Path | None:
 
 
 def _with_older_store(error: NotFound, source: Source, quant: str) -> NotFound:
-    """The same error, with a store that bears the model's name but does not say what exactly it was made of."""
+    """The same error; it also names a store of an earlier version that has the model's name but no identity."""
     older = [path for path in _of_name(source, quant) if "identity" not in _told(path)]
     return NotFound(f"{error}; {older[0]} may be it, and runs by that name") if older else error
 
 
 def _of_name(source: Source, quant: str) -> list[Path]:
-    """The stores of a recipe that say they were made of a model of this full name."""
+    """The stores in a recipe whose header names this model."""
     found = sorted(stores_folder().glob(f"{source.label}-{quant}-*{SUFFIX}"))
     return [path for path in found if _told(path).get("name") == source.full_name and _recipe(path) == quant]
 
 
 def _told(path: Path) -> dict[str, str]:
-    """What a store's header says of its source; nothing where it cannot be read."""
+    """The `source` of a store's header; empty if the header cannot be read."""
     try:
         source = read_header(path).get("source")
     except (NotFound, BadCheckpoint):
@@ -229,7 +230,7 @@ def _recipe(path: Path) -> object:
 
 
 def _usable(path: Path, origin: Origin, quant: str) -> bool:
-    """Whether a store is there, whole, and made of this origin by this recipe; one that is not is made anew."""
+    """True if the store at `path` exists, is intact, and was made of this origin with this recipe."""
     try:
         header = read_header(path)
     except NotFound:
@@ -244,7 +245,7 @@ def _usable(path: Path, origin: Origin, quant: str) -> bool:
 
 
 def check_recipe(path: Path, quant: str | None) -> None:
-    """Raises `BadInput` if a store is in another recipe than the one that was asked for; None asks for none."""
+    """Raises `BadInput` if a store's recipe is not `quant`; None accepts any."""
     stored = read_header(path).get("recipe")
     if quant not in (None, stored):
         raise BadInput(

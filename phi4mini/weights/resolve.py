@@ -1,7 +1,7 @@
-"""A model's name -> what it names: a hub id, a folder, a .gguf, a store, `demo` or `synthetic`.
+"""A model's name -> its `Source`: a hub id, a folder, a .gguf, a store, `demo` or `synthetic`.
 
-Promises: a name means one thing, decided without reading a model; a name that means nothing is an error that lists
-what a name can be. It does not fetch and does not convert (`load.py`).
+Promises: a name means one thing, decided from the first bytes of a file at most; an unknown name is an error that lists
+the forms a name can have. This file neither fetches nor converts (load.py does).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAYERS = 32  # of the whole synthetic model
 
 
 def resolve(name: str) -> Source:
-    """What `name` means. Raises `NotFound` for a path that is not there and for a name that is none of the kinds."""
+    """The source that `name` means. Raises `NotFound` for a missing path and for a name of no known form."""
     if not isinstance(name, str) or not name or "\0" in name or len(name) > 4096:
         raise BadInput(f"a model's name is a short text, not {str(name)[:60]!r}; {_WAYS}")
     if name == "demo":
@@ -57,7 +57,7 @@ def resolve(name: str) -> Source:
 
 def fingerprint(source: Source, folder_or_file: Path | None = None) -> str:
     """Sixteen hex digits of the identity of a source's content, as in its store's file name. Reads all of it once."""
-    from phi4mini.weights.origin import identify
+    from phi4mini.weights.source_identity import identify
 
     return identify(source, folder_or_file or source.path).fingerprint
 
@@ -81,7 +81,7 @@ def _synthetic(name: str) -> Source:
 
 
 def _file_kind(path: Path) -> Kind:
-    """By what the file begins with, whatever its name."""
+    """The kind of a file by its first bytes; its name decides only if those are unknown."""
     with open(path, "rb") as file:
         begin = file.read(8)
     if begin == b"PHI4MINI":

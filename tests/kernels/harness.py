@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phi4mini.formats.matrix import FORMATS
+from phi4mini.formats.layout import FORMATS, STEP
 from phi4mini.kernels import cpu
 from phi4mini.kernels.threads.pool import Call, Pool, Program, aligned
 
@@ -59,8 +59,9 @@ def starts(q: np.ndarray, format: str) -> np.ndarray:
     """The start values that belong to int8 activations (rows, width): i32, one a run of inputs."""
     f = FORMATS[format]
     sums = q.reshape(len(q), -1, f.run).astype(np.int32).sum(2)
-    upper = f.bits == 4 and cpu.cpu().isa in ("avx512vnni", "avxvnni")  # odd runs lie in upper nibbles, times 16
-    return sums * np.where((np.arange(sums.shape[1]) % 2 == 1) & upper, -16 * f.zero, -f.zero)
+    in_place = cpu.cpu().isa in ("avx512vnni", "avxvnni")  # there upper bits of bytes are not shifted down
+    factors = [f.factor(run * f.run // f.group) if in_place else 1 for run in range(STEP // f.run)]
+    return sums * (-f.zero * np.resize(factors, sums.shape[1]))
 
 
 def fitted(values: np.ndarray, pad: int = PAD) -> np.ndarray:

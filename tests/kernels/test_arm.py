@@ -1,7 +1,7 @@
 """The same source on ARM: NEON code with sdot can always be made and linked, and gives the host's bits when it is run.
 
-Start values of activations are the one thing that may differ: 16 is folded in where upper nibbles stay multiplied by
-it (`high_factor`), so each side quantises for itself and everything after that is compared.
+Start values of activations are the one thing that may differ: a factor is folded in where the upper bits of bytes stay
+in place (kernels/unpack.py), so each side quantises for itself and everything after that is compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phi4mini.formats.matrix import FORMATS
+from phi4mini.formats.layout import FORMATS
 from phi4mini.kernels import activations, attention, matmul, norm, refine_logits, rope, round_weights, swiglu
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel

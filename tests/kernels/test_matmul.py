@@ -1,13 +1,4 @@
 """Matrix products in every format: right within their derived error, and the same bits however many rows or threads.
-
-The error bound. An output is a chain of n fused multiply-adds (one a run of inputs, two where a format has a minimum;
-one an input for dense formats) over terms that are products of at most three exact or once-rounded factors. Each fma
-rounds once, each term's factor (scale times activation scale, or activation sum) once more, so (Higham, Accuracy and
-Stability of Numerical Algorithms)
-
-    |got - exact| <= gamma(n + 1) * (|residual| + sum of |terms|),    gamma(n) = n u / (1 - n u),  u = 2^-24
-
-Integer sums are exact: at most 32 x 255 x 127 x 16 < 2^24.
 """
 
 from __future__ import annotations
@@ -17,10 +8,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from phi4mini.formats.matrix import FORMATS
+from phi4mini.formats.layout import FORMATS
 from phi4mini.kernels import matmul
-from tests.kernels.harness import gamma, same
-from tests.kernels.matmuls import Case
+from tests.kernels.harness import same
+from tests.kernels.matmuls import Case, bound
 
 MOST = 64
 # strips by tile width: 16 -> 4, 15 -> 3, 14 -> 2, 13 -> 1; 13 with rows that do not fill the last strip
@@ -35,20 +26,6 @@ def case(format: str, wide: int) -> Case:
     made = Case(format, *SHAPES[wide], MOST)
     assert matmul.tile_strips(len(made.matrix.strips())) == wide
     return made
-
-
-def bound(c: Case, residual: bool) -> np.ndarray:
-    """The largest error of each output, (rows, outputs)."""
-    f = c.format
-    run = f.run if f.block else 1
-    pad = ((0, 0), (0, f.padded(c.cols) - c.cols))
-    x = np.pad(c.activations, pad).reshape(c.rows, -1, run)
-    low = np.pad(c.minimum, pad) if f.block else np.zeros_like(c.weights)
-    w = (np.pad(c.weights, pad) - low).reshape(c.outputs, -1, run)
-    terms = np.abs(np.einsum("mgk,ngk->gmn", x, w)).sum(0)
-    terms += np.abs(np.einsum("mgk,ngk->gmn", x, low.reshape(w.shape))).sum(0)
-    chain = w.shape[1] * (2 if f.minimum else 1)
-    return gamma(chain + 1) * (terms + (np.abs(c.residual) if residual else 0))
 
 
 @pytest.mark.parametrize(("format", "wide"), FULL + ODD)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.matrix import FORMATS, quantize
+from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.rounding import quantize
 from phi4mini.model import reference
 from phi4mini.model.config import RopeMode
 from tests.golden import twins

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.checkpoints.folder import open_folder
 from phi4mini.weights.checkpoints.safetensors import FloatRows
 from phi4mini.weights.store.convert import convert
@@ -89,7 +89,7 @@ def test_CK4_a_folder_of_prefixed_names_is_the_plain_one(tmp_path, family, prefi
     saved = {prefix + name: array for name, array in tensors.items()}
     arrays = open_folder(write_folder(tmp_path, config_json(family), saved, shards=2)).arrays
     assert len(caplog.records) == 1 and "read without their wrapping" in caplog.text
-    for ours, parts in names.parts(Config.from_json(config_json(family)), "hf").items():
+    for ours, parts in tensor_names.parts(Config.from_json(config_json(family)), "hf").items():
         joined = np.concatenate([np.atleast_2d(tensors[part.name]) for part in parts])
         np.testing.assert_array_equal(arrays[ours].values(0, arrays[ours].rows), joined)
 
@@ -134,7 +134,7 @@ def test_CK10_tensors_of_several_dtypes_are_each_read_as_they_are(tmp_path):
         tensors[name] = tensors[name].astype(np.float16 if i % 2 else np.float32)
     arrays = open_folder(write_folder(tmp_path, config_json(torch_dtype="bfloat16", dtype="float16"), tensors)).arrays
     for name in ("model.layers.0.self_attn.o_proj.weight", "model.layers.0.mlp.down_proj.weight"):
-        ours, _ = names.inverse(Config.from_json(config_json()), "hf")[name]
+        ours, _ = tensor_names.inverse(Config.from_json(config_json()), "hf")[name]
         np.testing.assert_array_equal(arrays[ours].values(0, 64), tensors[name].astype(np.float32))
 
 

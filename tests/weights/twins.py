@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENIZER = GOLDEN / "llama"  # a byte-level BPE of 320 ids
@@ -46,7 +46,7 @@ def random_tensors(config: Config, seed: int = 0, dtype: Any = np.float32) -> di
     rng = np.random.default_rng(seed)
     return {
         part.name: (rng.standard_normal(part.shape) * 0.05).astype(dtype)
-        for some in names.parts(config, "hf").values()
+        for some in tensor_names.parts(config, "hf").values()
         for part in some
     }
 
@@ -121,7 +121,8 @@ def write_gguf(
         if value is not None:
             _add(writer, key, value)
     values: dict[str, np.ndarray] = {}
-    parts = [part for some in names.parts(config, "gguf").values() for part in some if part.name not in leave_out]
+    arrays = tensor_names.parts(config, "gguf").values()
+    parts = [part for some in arrays for part in some if part.name not in leave_out]
     for i, part in enumerate(parts):
         kind = "F32" if len(part.shape) == 1 else (kinds or {}).get(part.name.split(".")[-2], default)
         values[part.name] = _add_tensor(writer, part.name, part.shape, kind, seed=i)

@@ -1,4 +1,4 @@
-"""What differs between instruction sets: int8 dot products and nibbles, exact integers on all of them.
+"""What differs between instruction sets: int8 dot products and parts of bytes, exact integers on all of them.
 
 AVX-512 VNNI and AVX-VNNI have u8 x s8 with 32-bit sums. AVX2 sums pairs in 16 bits, which saturate; NEON's sdot is
 signed x signed.
@@ -19,16 +19,19 @@ class Dots(Writer):
     isa: str
 
     @property
-    def high_factor(self) -> int:
-        """What `high_nibble` multiplies its result by."""
-        return 16 if self.isa in ("avx512vnni", "avxvnni") else 1
+    def takes_any_byte(self) -> bool:
+        """True if `dot4` takes any u8 at no extra cost, so that weights may stay multiplied by a power of two."""
+        return self.isa in ("avx512vnni", "avxvnni")
 
-    def low_nibble(self, line: V) -> V:
-        return line & 15
-
-    def high_nibble(self, line: V) -> V:
-        """Upper nibbles times `high_factor`: a mask where the dot product can take 240, else a shift."""
-        return line & -16 if self.high_factor == 16 else line >> 4
+    def bits_of_bytes(self, line: V, low: int, count: int, in_place: bool = False) -> V:
+        """Bits low .. low + count - 1 of every byte: moved down to bit 0, or left in place with the others cleared."""
+        if count == 8:
+            return line
+        if in_place or not low:
+            mask = ((1 << count) - 1) << low
+            return line & (mask if mask < 128 else mask - 256)
+        moved = line >> low
+        return moved if low + count == 8 else moved & ((1 << count) - 1)
 
     def dot4(self, acc: V, u: V, s: V, small: bool = False) -> V:
         """acc i32x16 + sums of four products of u (u8x64) and s (s8x64, never -128), exactly. small: every u is below

@@ -7,7 +7,7 @@ that is ordinary Python happens at staging time: unrolling is a list comprehensi
 
 The logical vector width is 16 on every CPU; LLVM splits it where registers are narrower. No fast-math: a fused
 multiply-add is written as `fma`, sums are written in their order, so the same source gives the same bits on every
-instruction set. The few operations whose best form depends on it (`dot4`, `high_nibble`) live in isa.py, exact
+instruction set. The few operations whose best form depends on it (`dot4`, `bits_of_bytes`) live in isa.py, exact
 integers on all of them; values.py has `V` itself.
 """
 

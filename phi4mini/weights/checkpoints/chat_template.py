@@ -1,9 +1,10 @@
-"""Which chat format a checkpoint speaks, and that a user is told where this is not certain.
+"""Recognises the chat format of a checkpoint, and warns if the format is not certain.
 
-Promises: a template is looked at, never run: its hash is compared, else it is read for what it would write. A format is
-guessed only where that, or control tokens that only one family has, makes it certain; every guess and every refusal to
-guess is one line, before a conversion and at every later opening. "none" is a model nobody here knows how to talk to:
-it can still generate. This is the one place of the room that knows phi4mini.chat.
+Promises: a template is never executed. Its hash is compared with the known ones; an unknown template is parsed for the
+text it would write. A format is inferred only if the template, or control tokens that a single family has, leave no
+other choice. Every inference and every refusal to infer is one warning, before a conversion and at every later
+opening. The format "none" means that the model can only continue text. Only this file of the room imports
+phi4mini.chat.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _lines_told = 0
 
 @dataclass(frozen=True)
 class Chat:
-    """The name of a chat format, and what a user must be told about how it was found; "" when it is certain."""
+    """The name of a chat format, and a warning about how it was found; "" if the format is certain."""
 
     name: str
     note: str = ""
@@ -50,10 +51,9 @@ def turn_end(chat_format: str) -> str | None:
 
 
 def with_stops(config: Config, tokenizer: Tokenizer, chat_format: str) -> Config:
-    """The config with every stop id there is reason for: its own, the tokenizer's eos, the end of a turn.
+    """The config with all stop ids: its own, the tokenizer's eos, and the token that ends an assistant turn.
 
-    Conversions are known to lose the last one, and a model without it talks on for ever. Phi-4-mini's config.json names
-    only 199999.
+    Some conversions lose the last one, and then the model never stops. Phi-4-mini's config.json has only 199999.
     """
     mark = turn_end(chat_format)
     end = None if mark is None else tokenizer.id_of(mark)
@@ -63,7 +63,7 @@ def with_stops(config: Config, tokenizer: Tokenizer, chat_format: str) -> Config
 
 
 def check_chosen(chat_format: str, tokenizer: Tokenizer) -> None:
-    """Whether a tokenizer can write the format that a user names. Raises `BadInput` naming what is missing."""
+    """Raises `BadInput` if the tokenizer lacks control tokens of this format; the error names them."""
     from phi4mini.chat.templates import format_named, lacking
 
     missing = lacking(format_named(chat_format).needs, tokenizer)
@@ -74,9 +74,8 @@ def check_chosen(chat_format: str, tokenizer: Tokenizer) -> None:
 
 
 def open_for_chat(open_model: Callable[[], OpenModel], name: str, chat_format: str | None) -> OpenModel:
-    """A model as `open_model` opens it, in the chat format that the user names, if any; else its note is told.
-
-    The file stays as it is. A note that the conversion inside `open_model` has told is not told twice.
+    """Open a model by `open_model`. If the user names a chat format, it replaces the stored one in memory; if not, the
+    model's chat note is logged, unless the conversion inside `open_model` has logged it already.
     """
     from phi4mini.chat.templates import format_named
 

@@ -1,7 +1,7 @@
-"""An opened model in someone else's format: config, tokenizer, chat format, and every array readable by rows.
+"""An opened checkpoint: config, tokenizer, chat format, and a reader for every array.
 
-Promises: an opened checkpoint has exactly the tensors its config asks for, each of the right shape; otherwise one
-`BadCheckpoint` line lists all differences. No tensor has been read yet. It does not know files.
+Promises: an opened checkpoint has exactly the tensors that its config implies, each of the right shape; otherwise one
+`BadCheckpoint` line lists all differences. Opening reads no tensor. This file does not know file formats.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.checkpoints.chat_template import Chat, check_chosen, recognise, with_stops
-from phi4mini.weights.checkpoints.rows import Fused, Rows
+from phi4mini.weights.checkpoints.row_reader import Fused, Rows
 
 if TYPE_CHECKING:
     from phi4mini.tokenizer import Tokenizer
@@ -34,11 +34,11 @@ class Checkpoint:
 
     @property
     def chat_format(self) -> str:
-        """The name of its chat format, "none" where that is not known."""
+        """The name of the chat format; "none" if it is not known."""
         return self.chat.name
 
     def in_format(self, chat_format: str) -> Checkpoint:
-        """The same model in a chat format that its user names. Raises `BadInput` where it lacks the tokens."""
+        """The same model in a chat format that the user names. Raises `BadInput` if its tokenizer lacks the tokens."""
         check_chosen(chat_format, self.tokenizer)
         config = with_stops(self.config, self.tokenizer, chat_format)
         return replace(self, config=config, chat=Chat(chat_format))
@@ -47,7 +47,7 @@ class Checkpoint:
 def assemble(
     where: str,
     config: Config,
-    dialect: names.Dialect,
+    dialect: tensor_names.Dialect,
     shapes: Mapping[str, Sequence[int]],
     open_part: Callable[[str, int, str], Rows],
     ignored: Collection[str] = (),
@@ -56,7 +56,7 @@ def assemble(
 
     Raises `BadCheckpoint` with all missing, unexpected and misshapen tensors in one line.
     """
-    wanted = names.parts(config, dialect, shapes)
+    wanted = tensor_names.parts(config, dialect, shapes)
     theirs = {part.name: part for parts in wanted.values() for part in parts}
     missing = [name for name in theirs if name not in shapes]
     extra = [name for name in shapes if name not in theirs and name not in ignored]
@@ -74,7 +74,7 @@ def assemble(
 
 
 def finish(config: Config, tokenizer: Tokenizer, template: object, where: str) -> tuple[Config, Chat]:
-    """The config with every stop id there is reason for (`with_stops`), and the chat format."""
+    """The config with all stop ids (`with_stops`), and the recognised chat format."""
     if tokenizer.vocab_size > config.vocab_size:
         raise BadCheckpoint(
             f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size} rows"

@@ -1,9 +1,9 @@
 """A model folder as Hugging Face lays it out -> `Checkpoint`: config, tokenizer, safetensors in one or many shards.
 
-Promises: only files inside the folder are read (or, in the hub's cache, inside the same repository's cache); JSON
-files are bounded before they are parsed; pickle files and `auto_map` code are never touched; all that is read of a
-folder is among `files_read`. Where a model.safetensors lies beside an index that does not name it, it is the newer
-save: it is read, and a line says that the index is stale. It does not know the network.
+Promises: only files inside the folder are read (or, in the Hugging Face cache, inside the same repository's cache); the
+size of JSON files is limited before they are parsed; pickle files and `auto_map` code are never opened; `files_read`
+lists every file that is read. A model.safetensors beside an index that does not name it is the newer save: it is read,
+and a warning says that the index is stale. This file does not know the network.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 from phi4mini.errors import BadCheckpoint, NotFound
 from phi4mini.model.config import Config
 from phi4mini.model.config_json import short
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.checkpoints.checkpoint import Checkpoint, assemble, finish
-from phi4mini.weights.checkpoints.packed_kinds import quantised
-from phi4mini.weights.checkpoints.rows import Rows
+from phi4mini.weights.checkpoints.quantised_tensors import quantised
+from phi4mini.weights.checkpoints.row_reader import Rows
 from phi4mini.weights.checkpoints.safetensors import SafetensorsFile, Stored
-from phi4mini.weights.checkpoints.saved_names import ADAPTER, ADAPTER_CONFIG, canonical, check_adapter, passed_over
+from phi4mini.weights.checkpoints.training_names import ADAPTER, ADAPTER_CONFIG, canonical, check_adapter, passed_over
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -81,7 +81,7 @@ def open_folder(folder: Path) -> Checkpoint:
 
 
 def files_read(folder: Path) -> list[str]:
-    """The files that a model is read from, those of its weights first. Raises `NotFound` or `BadCheckpoint`."""
+    """The names of all files that a model is read from, weights first. Raises `NotFound` or `BadCheckpoint`."""
     if not has_weights(folder):
         check_adapter(folder, _object(folder, ADAPTER_CONFIG), False)  # an adapter alone is named as one
     if not (folder / "config.json").exists():
@@ -95,10 +95,10 @@ def files_read(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The safetensors files that hold the weights, inside the folder or not, there or not.
+    """The names of the safetensors files that hold the weights. They need not exist, nor lie inside the folder.
 
-    A model.safetensors beside an index of other files wins, as in transformers: saving a tuned model over its download
-    leaves such a folder. Raises `NotFound` or `BadCheckpoint`.
+    A model.safetensors wins over an index of other files, as in transformers: saving a tuned model into the folder of
+    its download leaves both. Raises `NotFound` or `BadCheckpoint`.
     """
     indexed = _indexed(folder) if (folder / INDEX).exists() else []
     if (folder / SINGLE).exists() and SINGLE not in indexed:
@@ -112,7 +112,7 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def _indexed(folder: Path) -> list[str]:
-    """The files that the index names. One beside a model.safetensors need not be read to be stale."""
+    """The files that the index names; none if a damaged index lies beside a model.safetensors, which replaces it."""
     try:
         listed = read_json(folder, INDEX)
     except BadCheckpoint:
@@ -128,7 +128,7 @@ def _indexed(folder: Path) -> list[str]:
 
 
 def read_json(folder: Path, name: str, default: Any = None) -> Any:
-    """A JSON file of the folder, bounded; `default` if there is none, `NotFound` if that is None."""
+    """A JSON file of the folder, limited in size. If it is missing: `default`, or `NotFound` if `default` is None."""
     path = folder / name
     if not path.exists():
         if default is None:
@@ -142,7 +142,7 @@ def read_json(folder: Path, name: str, default: Any = None) -> Any:
 
 
 def _object(folder: Path, name: str) -> Mapping[str, Any] | None:
-    """A JSON file that may be missing (None) and else holds an object."""
+    """A JSON object from a file; None if the file is missing. Raises `BadCheckpoint` if it holds anything else."""
     if not (folder / name).exists():
         return None
     said = read_json(folder, name)
@@ -152,7 +152,7 @@ def _object(folder: Path, name: str) -> Mapping[str, Any] | None:
 
 
 def _quantisation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json, or a file of its own, says about how weights were quantised; empty if nothing does."""
+    """The quantisation config, from config.json or a separate file; {} if there is none."""
     found = config.get("quantization_config") or config.get("compression_config")
     for name in _QUANTISATION_FILES:
         found = found or _object(folder, name)
@@ -162,12 +162,12 @@ def _quantisation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there is a model's file besides an adapter's."""
+    """True if the folder has safetensors, or an index of them, besides those of an adapter."""
     return (folder / INDEX).exists() or any(path.name != ADAPTER for path in folder.glob("*.safetensors"))
 
 
 def located(error: Exception, where: Path) -> BadCheckpoint:
-    """The same error, beginning with the place it is about."""
+    """The same error with the folder or file in front, if the message does not name it yet."""
     message = str(error)
     return BadCheckpoint(message if message.startswith(str(where)) else f"{where}: {message}")
 
@@ -182,9 +182,10 @@ def _bounded(path: Path) -> bytes:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """folder / name, if that is a file which really lies in the folder. Raises `BadCheckpoint` or `NotFound`.
+    """folder / name, after checking that it is a file inside the folder. Raises `BadCheckpoint` or `NotFound`.
 
-    The hub's cache keeps files as links from snapshots/<revision>/ to blobs/ beside it: those may be followed.
+    The Hugging Face cache links snapshots/REVISION/FILE to the blobs/ folder of the same repository; such links are
+    followed.
     """
     where = f"{folder}: the file {short(name)} named by the checkpoint"
     if not isinstance(name, str) or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
@@ -267,7 +268,7 @@ def _template(folder: Path, settings: dict[str, Any]) -> str | None:
 
 
 def _default(template: Any) -> str | None:
-    """One template, or that named `default` of a list of {name, template} or of an object."""
+    """A template given as text, or the one named `default` in a list of {name, template} or in an object."""
     if isinstance(template, list):
         named = [item for item in template if isinstance(item, dict)]
         template = {str(item.get("name")): item.get("template") for item in named}
@@ -301,11 +302,12 @@ def _with_names(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 def _with_head(
     folder: Path, config: Config, shapes: Mapping[str, tuple[int, ...]], part: Callable[[str, int, str], Rows]
 ) -> Config:
-    """The config of a tied checkpoint that keeps a head as well: no longer tied if the head is another matrix.
+    """The config of a tied checkpoint that has a head nevertheless: untied if the head differs from the embedding.
 
-    A head trained apart while the config said "tied" is the one that was trained with; transformers 5 keeps it too.
+    Training updated that head separately although the config said "tied", so it belongs to the model; transformers 5
+    keeps it too.
     """
-    table = names.parts(config, "hf")["embed"][0].name
+    table = tensor_names.parts(config, "hf")["embed"][0].name
     if shapes.get(table) == shapes[_HEAD] and _equal(part("embed", 0, table), part("head", 0, _HEAD)):
         return config
     _log.warning("%s: tie_word_embeddings is true but %s is another matrix; it is kept as the head", folder, _HEAD)
@@ -313,7 +315,7 @@ def _with_head(
 
 
 def _equal(one: Rows, other: Rows) -> bool:
-    """Whether two matrices of one shape hold the same numbers, read a few rows at a time."""
+    """True if two matrices of one shape hold the same numbers; they are read a few rows at a time."""
     step = max((1 << 20) // one.cols, 1)
     return all(
         np.array_equal(one.values(start, start + some), other.values(start, start + some), equal_nan=True)
@@ -322,13 +324,14 @@ def _equal(one: Rows, other: Rows) -> bool:
 
 
 def _has_shipped_vocabulary(config: Config) -> bool:
-    """Whether the one tokenizer that we carry fits."""
+    """True if the tokenizer that this package ships fits the model."""
     return config.architecture == "phi3" and config.vocab_size == Config.phi4_mini().vocab_size
 
 
 def needs_no_tokenizer_json(folder: Path) -> bool:
-    """Whether a folder without tokenizer.json is whole: the tokenizer that we carry fits, and the settings are there
-    that say what this model makes of it (Phi-4-mini-reasoning has another chat template than Phi-4-mini-instruct).
+    """True if a folder is complete without tokenizer.json: the tokenizer that this package ships fits, and
+    tokenizer_config.json is there. Phi-4-mini-reasoning has the same vocabulary as Phi-4-mini-instruct but another chat
+    template, which only that file tells.
     """
     if not (folder / "tokenizer_config.json").exists():
         return False

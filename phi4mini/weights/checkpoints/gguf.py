@@ -24,7 +24,7 @@ import numpy as np
 from phi4mini.errors import BadCheckpoint
 from phi4mini.formats.gguf_blocks import TYPES
 from phi4mini.model.config_json import short
-from phi4mini.weights.checkpoints.pread import RowFile
+from phi4mini.weights.checkpoints.row_file import RowFile
 
 _OTHER_TYPES = {  # to name
     16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S", 29: "IQ1_M",

@@ -1,9 +1,9 @@
 """A GGUF's metadata -> the config.json of the model it was made from, for `Config` to check.
 
-Promises: metadata that ask for data which the file lacks, that contradict its tensors or that change what is computed
-in a way this engine does not know are refused by the name of the key; nothing is dropped unsaid. The one exception is
-Phi-4-mini itself: its rope factors are known, so a file of exactly its shapes may lack them. It reads no weights but
-the two factor tensors. Sources: llama.cpp's conversion/phi.py and conversion/llama.py for what is written, its
+Promises: metadata are refused by the name of the key if they need data that the file lacks, contradict its tensors, or
+change the computation in a way that the engine does not support; nothing is ignored silently. The one exception is
+Phi-4-mini: its rope factors are known, so a file of exactly its shapes may lack them. Of the weights only the two
+factor tensors are read. Sources: llama.cpp's conversion/phi.py and conversion/llama.py for what is written, its
 llama-model.cpp for what an absent key means, gguf-py's constants for names.
 """
 
@@ -27,7 +27,7 @@ _STOP_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _LONGROPE_NAMES = ("longrope", "su")
 _log = logging.getLogger(__name__)
 
-# Keys under the architecture that change what is computed -> the values that change nothing.
+# Keys of an architecture that change the computation -> the values with which they do not.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
@@ -47,7 +47,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 
 
 class Gguf(Protocol):
-    """What is needed of an opened GGUF, whether it is one file or several."""
+    """An opened GGUF, whether it is one file or several."""
 
     @property
     def metadata(self) -> dict[str, Any]: ...
@@ -124,7 +124,7 @@ def _config_json(file: Gguf, arch: str) -> dict[str, Any]:
 
 
 def _token(meta: Mapping[str, Any], key: str) -> Any:
-    """A token's id; None where there is none, which some write as -1 in 32 bits."""
+    """A token's id; None if there is none. Some programs write -1, as a signed or unsigned 32-bit number, for none."""
     value = meta.get(f"tokenizer.ggml.{key}")
     return None if value in (-1, 0xFFFFFFFF) else value
 
@@ -165,7 +165,7 @@ def _head_fields(meta: Mapping[str, Any], arch: str, hidden: Any, heads: Any) ->
 
 
 def _sliding_window(meta: Mapping[str, Any], arch: str) -> Any:
-    """None where there is none: Phi-4's conversions write 0 for that. llama's attention has none."""
+    """The sliding window; None if there is none. Conversions of Phi-4 write 0 for none. llama's attention has none."""
     key = f"{arch}.attention.sliding_window"
     window, longest = meta.get(key), meta.get(f"{arch}.context_length")
     if arch == "phi3" or not window:
@@ -189,7 +189,7 @@ def _vocabulary(file: Gguf, arch: str) -> int:
 
 
 def _rope_scaling(file: Gguf, arch: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The rope fields of config.json; None: LongRoPE is asked for, its factors are absent, they are Phi-4-mini's."""
+    """The rope fields of config.json; None if the file has exactly Phi-4-mini's numbers and lacks the rope factors."""
     meta = file.metadata
     kind = meta.get(f"{arch}.rope.scaling.type", "none")
     present = [name for name in FACTORS.values() if name in file.tensors]
@@ -220,7 +220,7 @@ def _rope_scaling(file: Gguf, arch: str, config: Mapping[str, Any]) -> dict[str,
 
 
 def _refuse_stretch(meta: Mapping[str, Any], arch: str, kind: Any) -> None:
-    """Scalings that no tensor carries: linear (what llama.cpp takes a bare factor for), yarn, dynamic."""
+    """Refuse rope scalings other than LongRoPE: linear (llama.cpp's reading of a bare factor), yarn, dynamic."""
     prefix = f"{arch}.rope.scaling."
     factor, original = meta.get(f"{prefix}factor"), meta.get(f"{prefix}original_context_length")
     if kind == "linear" and factor in (0, 1):
@@ -239,7 +239,7 @@ def _refuse_stretch(meta: Mapping[str, Any], arch: str, kind: Any) -> None:
 
 
 def _asks_for_factors(meta: Mapping[str, Any], arch: str, kind: Any) -> str:
-    """The metadata that have no meaning without factor tensors, in words; "" when there are none."""
+    """The metadata that require factor tensors, as the beginning of an error message; "" if there are none."""
     prefix = f"{arch}.rope.scaling."
     if kind in _LONGROPE_NAMES:
         return f"{prefix}type is {kind}"
@@ -254,7 +254,7 @@ def _asks_for_factors(meta: Mapping[str, Any], arch: str, kind: Any) -> str:
 
 
 def _is_phi4_mini(config: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
-    """Whether a phi3 file has every number of Phi-4-mini's that its factors depend on, and none of its own."""
+    """True if a phi3 file has every number of Phi-4-mini on which the rope factors depend."""
     own, heads = Config.phi4_mini(), config["num_attention_heads"]
     original = meta.get("phi3.rope.scaling.original_context_length", own.original_max_position_embeddings)
     stated = meta.get("phi3.rope.scaling.attn_factor", own.rope_scale)
@@ -288,7 +288,7 @@ def _own_scaling() -> dict[str, Any]:
 
 
 def _factors(file: Gguf, name: str) -> list[float]:
-    """The numbers of a factor tensor, each as the shortest decimal that stands for it: 1.1183207, not ...035064697."""
+    """The numbers of a factor tensor, each as the shortest decimal that rounds to it in float32, as config.json has."""
     tensor = file.tensors[name]
     if tensor.type != "F32" or len(tensor.shape) != 1:
         raise BadCheckpoint(f"{name} is {tensor.type} {list(tensor.shape)}, not a list of F32")
@@ -296,7 +296,7 @@ def _factors(file: Gguf, name: str) -> list[float]:
 
 
 def _with_stated_scale(config: Config, file: Gguf) -> Config:
-    """The file's own mscale, where it is another one than LongRoPE's formula gives (it states it in float32)."""
+    """The config with the mscale that the file states, if it differs from LongRoPE's formula by more than float32."""
     held = FACTORS["short_factor"] in file.tensors  # where the factors are built in, so is the scale
     stated = file.metadata.get("phi3.rope.scaling.attn_factor")
     if stated is None or config.short_factor is None or not held:

@@ -1,8 +1,8 @@
 """A model in a GGUF file (architectures phi3 and llama) -> `Checkpoint`.
 
-Promises: metadata pass through the same checks as a config.json; quantised blocks stay what they are; the rows of q
-and k that llama's conversion interleaved are put back in order. What a model would be computed wrongly with is
-refused by name (`gguf_config.py`). Sources: llama.cpp's convert_hf_to_gguf.py and gguf-py's constants.
+Promises: metadata pass the same checks as a config.json; quantised blocks are copied unchanged; the rows of q and k
+that llama's conversion interleaved are put back in order. Metadata that would change the computation in a way not
+supported here are refused by name (gguf_config.py). Sources: llama.cpp's convert_hf_to_gguf.py and gguf-py's constants.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from phi4mini.weights.checkpoints.checkpoint import Checkpoint, assemble, finish
 from phi4mini.weights.checkpoints.gguf import Tensor
 from phi4mini.weights.checkpoints.gguf_config import FACTORS, Gguf, gguf_config
 from phi4mini.weights.checkpoints.gguf_split import open_parts
-from phi4mini.weights.checkpoints.rows import Rows
+from phi4mini.weights.checkpoints.row_reader import Rows
 from phi4mini.weights.checkpoints.safetensors import to_f32
 
-_BITS_WORTH_A_LINE = 3.5  # bits a weight that a type costs more in a store than in its file: Q5_0, Q5_K stay below
+_BITS_WORTH_A_LINE = 3.5  # warn if a type takes this many bits a weight more in a store than in its file; Q5_K: 3.1
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +58,7 @@ def open_gguf(path: Path) -> Checkpoint:
 
 
 def _say_growth(file: Gguf, where: str) -> None:
-    """Formats carry every type exactly, some in far more bytes than the file has; a user of those wants to know."""
+    """Warn if a store will be much larger than the file: our format for some GGUF types takes more bits a weight."""
     wide = [tensor for tensor in file.tensors.values() if bits_more(tensor.type) >= _BITS_WORTH_A_LINE]
     if not wide:
         return
@@ -92,7 +92,9 @@ class GgufRows:
 
 
 class Reordered:
-    """Rows in another order: row i is row order[i] of `inner`. Reads the span a range of rows comes from."""
+    """Rows in another order: row i is row order[i] of `inner`. To read a range, the rows from its first to its last
+    source row are read.
+    """
 
     def __init__(self, inner: GgufRows, order: np.ndarray) -> None:
         self.inner, self.order = inner, order
@@ -115,7 +117,7 @@ class Reordered:
 
 
 def _interleaved(heads: int, rows: int) -> np.ndarray:
-    """Where llama's conversion put each row of q or k: half h, pair j of a head lies at 2 j + h."""
+    """Where llama's conversion put each row of q or k: row j of half h of a head is its row 2 j + h in the file."""
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 

@@ -1,8 +1,9 @@
 """A GGUF in parts (name-00001-of-00003.gguf), read as one file; a whole file is a single part.
 
-Promises: any part stands for all of them; parts that are missing, of another split or of another model are refused by
-name. It does not know models. The first part carries the metadata; every part says which it is (split.no, from 0), of
-how many (split.count), and how many tensors all have together (split.tensors.count). Source: llama.cpp's gguf-split.
+Promises: any part opens the whole; a part that is missing or belongs to another split or model is refused by name. This
+file does not know models. The first part has the metadata; every part states its number (split.no, from 0), the number
+of parts (split.count) and the number of tensors in all parts together (split.tensors.count). Source: llama.cpp's
+gguf-split.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.formats.matrix import Blocks, Format, from_bf16
+from phi4mini.formats.layout import Format
+from phi4mini.formats.matrix import Blocks, from_bf16
 from phi4mini.model.config_json import short
-from phi4mini.weights.checkpoints.pread import RowFile
+from phi4mini.weights.checkpoints.row_file import RowFile
 
 FLOATS = {"F32": 4, "F16": 2, "BF16": 2}  # what a weight can be read from
 INTEGERS = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "I32": np.int32, "I64": np.int64}

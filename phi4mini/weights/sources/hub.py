@@ -1,9 +1,9 @@
 """Models from the Hugging Face hub: one repository's safetensors and JSON files, in the hub's own cache.
 
-Promises: downloads resume, are checked by the hub's hashes, and lie where every other program finds them (HF_HOME,
-HF_TOKEN, HF_HUB_OFFLINE are honoured); what is cached and whole is used without asking, what another program has
-fetched in part is completed; of a repository with stale shards only what `folder.py` will read is fetched; no pickle
-file and no code ever is; without network the error says so within seconds.
+Promises: downloads resume, are checked against the hub's hashes, and lie in the cache that other programs share
+(HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured). A complete snapshot is used without asking the hub; an incomplete
+one, which another program may have left, is completed. Of a repository with stale shards only the files that folder.py
+reads are fetched; pickle files and code never are. Without network an error says so within seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
 from phi4mini.weights.checkpoints import folder as folders
-from phi4mini.weights.checkpoints.saved_names import ADAPTER_CONFIG
+from phi4mini.weights.checkpoints.training_names import ADAPTER_CONFIG
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _SECONDS = 5.0  # to wait for the hub's first answer
@@ -33,8 +33,8 @@ def is_id(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Cached:
-    """A snapshot on this disk. `lacks`: a file without which it cannot be opened; `doubt`: one that the repository may
-    have and that other programs leave out.
+    """A snapshot on this disk. `lacks`: a missing file without which it cannot be opened; `doubt`: a missing file that
+    the repository may have, since other programs do not always fetch it.
     """
 
     folder: Path
@@ -98,7 +98,7 @@ def _whole(repo: str, folder: Path) -> Path:
 
 
 def whole_snapshot(repo: str) -> Path | None:
-    """The newest snapshot of a repository on this disk, if nothing is missing in it; asks nobody."""
+    """The newest snapshot of a repository on this disk, if it is complete; without network."""
     here = _look(repo)
     return here.folder if here and here.lacks is None and here.doubt is None else None
 

@@ -1,8 +1,9 @@
 """A GGUF of a hub repository, chosen as llama.cpp and Ollama users name it: owner/name:Q4_K_M or owner/name:file.gguf.
 
-Promises: a name means one model (a file, or all parts of one) or is an error that lists what there is; only that
-model's files are fetched; what is cached is used without asking. A repository of safetensors, named without a GGUF,
-is left to `hub.py`. It does not know what is inside the files. Source of the rules: llama.cpp's common/download.cpp.
+Promises: a name means one model (a file, or all parts of one) or is an error that lists the files; only that model's
+files are fetched; cached files are used without asking the hub. A repository named without a GGUF is left to hub.py if
+it has safetensors. This file does not know what is inside the files. Source of the rules: llama.cpp's
+common/download.cpp.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 def parse(name: str) -> tuple[str, str] | None:
-    """(repository, what is wanted of it) of a name of the hub's, "" for nothing in particular; None: it is none.
+    """(repository, file or quantisation) from a hub name or address; the second is "" if neither is named. None if the
+    name is not a hub name.
 
-    A quantisation is written in capitals, a file as it is. Raises `BadInput` for a page of another revision than main.
+    A quantisation is returned in capitals. Raises `BadInput` for the address of a revision other than main.
     """
     rest = _SITE.sub("", name, count=1) if _SITE.match(name) else name
     if rest != name:
@@ -75,7 +77,7 @@ def fetch(repo: str, wanted: str = "", offline: bool = False, refresh: bool = Fa
 
 
 def whole(repo: str, wanted: str) -> Path | None:
-    """What `fetch` would answer from this disk alone, if nothing of it is missing; asks nobody."""
+    """The result of `fetch` if everything is on this disk, else None; without network."""
     return _cached(repo, wanted) if wanted else hub.whole_snapshot(repo)
 
 
@@ -91,9 +93,9 @@ def models(files: Collection[str]) -> dict[str, list[str]]:
 
 
 def choose(repo: str, files: Collection[str], wanted: str) -> list[str]:
-    """The files of the one model that `wanted` names: a file, a quantisation, or "" for the usual one.
+    """The files of the one model that `wanted` names: a file, a quantisation, or "" for the default (Q4_K_M).
 
-    Letters' case does not matter. Raises `NotFound` when there is none, `BadInput` when there are several.
+    Case does not matter. Raises `NotFound` when there is none, `BadInput` when there are several.
     """
     there = models(files)
     if not there:
@@ -118,8 +120,8 @@ def choose(repo: str, files: Collection[str], wanted: str) -> list[str]:
 
 
 def _of_quantisation(paths: list[str], wanted: str) -> list[str]:
-    """Files whose name ends in the word: model-Q4_K_M, model.Q4_K_M, Q4_K_M-00001-of-00002. Of a quantisation and its
-    variant (UD-Q4_K_M), the word alone means the first.
+    """Files whose name ends in the quantisation: model-Q4_K_M, model.Q4_K_M, Q4_K_M-00001-of-00002. If the repository
+    also has the variant UD-Q4_K_M, the plain name does not mean the variant.
     """
     before = "[-._]" if _QUANTISATION.match(wanted) else "[-.]"  # K_M alone is no word of Q4_K_M
     pattern = re.compile(rf"(?:^|.*{before}){re.escape(wanted)}(?:-\d{{5}}-of-\d{{5}})?\.gguf", re.IGNORECASE)
@@ -130,7 +132,7 @@ def _of_quantisation(paths: list[str], wanted: str) -> list[str]:
 
 
 def _cached(repo: str, wanted: str) -> Path | None:
-    """The first file of a model that is whole in the hub's cache; None where it is not, or not alone."""
+    """The first file of a model that is complete in the Hugging Face cache; None if it is not, or if several match."""
     folder = hub.cached_folder(repo)
     if folder is None:
         return None

@@ -1,7 +1,7 @@
-"""What a model's name stands for, before anything is looked at: a kind, and where it is.
+"""`Source`: the meaning of a model's name, as a kind and a place, before any file is opened.
 
-Promises: a source is a value; two that are equal mean the same model. It does not know how names are read
-(`resolve.py`).
+Promises: a source is a value; equal sources mean the same model. This file does not know how names are parsed
+(resolve.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Kind = Literal["hub", "folder", "gguf", "store", "demo", "synthetic"]
 
 @dataclass(frozen=True)
 class Source:
-    """What a name stands for. `path`: the file or folder, where it is one; `layers`: of a synthetic model; `variant`:
-    of a hub id, which of its GGUFs, a quantisation or a file (`name` has it after a colon).
+    """The meaning of a name. `path`: the file or folder, if it is one; `layers`: of a synthetic model; `variant`: the
+    quantisation or file of a hub repository's GGUF (in `name` it follows a colon).
     """
 
     kind: Kind
@@ -35,17 +35,17 @@ class Source:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is Phi-4-mini-instruct on the hub, whose config and tokenizer are known without its files."""
+        """True for Phi-4-mini-instruct on the hub, whose config and tokenizer this package ships."""
         return self.kind == "hub" and self.name == DEFAULT
 
     @property
     def full_name(self) -> str:
-        """The name wherever it is said: a path is absolute, so that it is no hub id."""
+        """The name for headers and messages: a path is made absolute, so that it cannot be taken for a hub id."""
         return self.name if self.path is None else os.path.abspath(self.path)
 
     @property
     def label(self) -> str:
-        """The name as part of a file name, for people: other models may have the same."""
+        """The name as part of a file name, for people; not unique."""
         label = self.name
         if self.path is not None:
             label = self.path.stem if self.kind == "gguf" else self.path.resolve().name

@@ -1,4 +1,4 @@
-"""A full-size Phi-4-mini with random weights: the same bytes to move and the same work, and nothing to download.
+"""A full-size Phi-4-mini with random weights: as much memory traffic and arithmetic, and nothing to download.
 
 Promises: the store has Phi-4-mini's own config, tokenizer and shapes; every weight is finite and about as large as a
 fresh initialisation's (standard deviation 0.02, Phi-4-mini's initializer_range), so activations stay finite through
@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.matrix import LANES, Format, pack_blocks, pack_dense, quantize_blocks
+from phi4mini.formats.layout import LANES, Format
+from phi4mini.formats.matrix import pack_blocks, pack_dense
+from phi4mini.formats.rounding import quantize_blocks
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.store.recipes import ordered, recipe
 from phi4mini.weights.store.writer import Contents, Progress, write_store
 
 _DEVIATION = 0.02
-_POOL_STRIPS = 128  # strips quantised for each width; matrices are tiled from them, each time turned a little further
+_POOL_STRIPS = 128  # strips quantised for each width; matrices are tiled from them, rotated further each time
 
 
 def write_synthetic(
@@ -40,7 +42,7 @@ def write_synthetic(
     if not 1 <= layers <= full.num_layers:
         raise BadInput(f"a synthetic model has 1 to {full.num_layers} layers, not {layers}")
     config, chosen = replace(full, num_layers=layers), recipe(quant)
-    shapes = names.arrays(config)
+    shapes = tensor_names.arrays(config)
     formats = {name: chosen.wanted(name, True) for name, shape in shapes.items() if len(shape) == 2}
     told = source or {"name": "synthetic"}
     contents = Contents(config, to_bytes(phi4_mini()), "phi", quant, told, formats)
@@ -73,7 +75,9 @@ def _pool(format: Format, cols: int) -> np.ndarray:
 
 
 def _tiled(pool: np.ndarray, strips: int, shift: int) -> Iterator[np.ndarray]:
-    """`strips` strips out of the pool. Superblocks stand alone, so rows turned by some of them are other rows."""
+    """`strips` strips from the pool. Superblocks are independent, so a strip rotated by some superblocks is a valid
+    strip with other rows.
+    """
     for turn, start in enumerate(range(0, strips, len(pool)), shift):
         turned = np.roll(pool[: strips - start], turn, axis=1)
         yield turned.reshape(-1)

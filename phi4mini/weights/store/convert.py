@@ -1,7 +1,8 @@
 """A checkpoint -> our store, streamed: each matrix is read, packed and written a few strips at a time.
 
-Promises: memory stays at a few chunks, whatever the size of the model; what the recipe lets be carried exactly is; a
-matrix that could not be is said so. It does not know where checkpoints come from (`resolve.py`).
+Promises: memory stays at a few chunks whatever the size of the model; quantised blocks that the recipe keeps are copied
+exactly; a warning names the matrices for which that was not possible. This file does not know where checkpoints come
+from (resolve.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.weights.checkpoints.checkpoint import Checkpoint
-from phi4mini.weights.checkpoints.names import MATRICES, kind
+from phi4mini.weights.checkpoints.tensor_names import MATRICES, role
 from phi4mini.weights.store.recipes import pack, plan, recipe
 from phi4mini.weights.store.writer import Contents, Progress, write_store
 
@@ -29,8 +30,8 @@ def convert(
     progress: Progress | None = None,
     check: Callable[[], None] | None = None,
 ) -> None:
-    """Write `checkpoint` to the store `path` by the recipe named `quant`; its header keeps `source`. `check` is called
-    when all has been read; what it raises leaves no file.
+    """Write `checkpoint` to the store `path` by the recipe named `quant`; the header records `source`. `check` is
+    called after everything was read; if it raises, no file is left.
     """
     contents = contents_of(checkpoint, quant, source or {"name": checkpoint.where})
 
@@ -47,7 +48,7 @@ def convert(
 
 
 def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -> Contents:
-    """What the store will hold, the format of every matrix decided."""
+    """The contents of the store, with the format of every matrix decided."""
     from phi4mini.tokenizer import to_bytes
 
     chosen = recipe(quant)
@@ -55,7 +56,7 @@ def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -
     formats = {
         name: plan(name, rows, chosen, config.tie_word_embeddings)
         for name, rows in checkpoint.arrays.items()
-        if kind(name) in MATRICES
+        if role(name) in MATRICES
     }
     if chosen.keeps_blocks:
         _say_decoded(checkpoint)
@@ -73,7 +74,7 @@ def contents_of(checkpoint: Checkpoint, quant: str, source: Mapping[str, str]) -
 
 
 def _say_decoded(checkpoint: Checkpoint) -> None:
-    """One line for each reason why quantised matrices are not carried over."""
+    """Log one line for each reason why quantised matrices are rounded instead of copied."""
     reasons: dict[str, list[str]] = {}
     for name, rows in checkpoint.arrays.items():
         if rows.unfit:

@@ -1,14 +1,14 @@
 """Which format each matrix gets, and rows -> the bytes of that format, a few strips at a time on several threads.
 
-Promises: what a format can carry exactly is never rounded; memory stays at a few chunks whatever the matrix; NaN and
-infinity are refused and named. It does not know files.
+Promises: a matrix that the chosen format holds exactly is never rounded; memory stays at a few chunks whatever the size
+of the matrix; NaN and infinity are refused, and the error names the matrix and the rows. This file does not know files.
 
-A recipe names a format for every matrix. The 4-bit ones leave the blocks of a quantised GGUF as they are in the file,
-so nothing is rounded a second time; where q, k, v or gate, up lie there in formats that no one format carries, the
-joined matrix is stored part by part (as f32 where a part is not made of whole strips, which no engine runs). Quantised
-safetensors that no format carries are decoded and rounded once, to q8: a second rounding to 4 bits would cost as much
-as the first, and f32 eight times the memory of 4 bits. The other recipes name what every matrix shall be, whatever the
-file holds.
+A recipe names a format for every matrix. The 4-bit recipes keep the blocks of a quantised GGUF, so nothing is rounded a
+second time. If q, k, v (or gate, up) are quantised differently and no single format holds them all, the fused matrix is
+stored part by part; if a part does not fill whole strips, which kernels cannot multiply, it is stored as f32. Quantised
+safetensors that no format holds exactly are decoded and rounded once, to q8: a second rounding to 4 bits would cost as
+much accuracy as the first, and f32 takes eight times the memory of 4 bits. The other recipes give every matrix the
+named format, whatever the checkpoint holds.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from phi4mini.errors import BadCheckpoint, BadInput
-from phi4mini.formats.matrix import FORMATS, LANES, Format, pack_blocks, pack_dense, quantize_blocks
+from phi4mini.formats.layout import FORMATS, LANES, Format
+from phi4mini.formats.matrix import pack_blocks, pack_dense
+from phi4mini.formats.rounding import quantize_blocks
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.round_weights import GROUP, encode_blocks
 from phi4mini.model.arrays import StackFormat
-from phi4mini.weights.checkpoints.names import kind
-from phi4mini.weights.checkpoints.rows import Fused, carries, widen
+from phi4mini.weights.checkpoints.row_reader import Fused, carries, widen
+from phi4mini.weights.checkpoints.tensor_names import role
 
 _CHUNK = 1 << 18  # weights quantised at once: 1 MiB of float32, which stays in a core's cache through every pass
 _MOST_THREADS = 8
@@ -34,7 +36,7 @@ _MOST_THREADS = 8
 
 @dataclass(frozen=True)
 class Recipe:
-    """`base` is the format of every matrix but those in `special`, by kind (embed, qkv, o, gate_up, down, head)."""
+    """`base`: the format of every matrix; `special`: exceptions by role (embed, qkv, o, gate_up, down, head)."""
 
     name: str
     base: str
@@ -42,12 +44,12 @@ class Recipe:
 
     @property
     def keeps_blocks(self) -> bool:
-        """Whether blocks of a quantised source stay what they are."""
+        """True if blocks of a quantised checkpoint are copied instead of rounded anew."""
         return self.base.startswith("q4")
 
     def wanted(self, name: str, tied: bool) -> Format:
-        """The format for the matrix `name`, one that holds floats. A tied embedding is the head as well."""
-        what = "head" if tied and kind(name) == "embed" else kind(name)
+        """The format for the matrix `name` if the checkpoint has floats for it. A tied embedding counts as the head."""
+        what = "head" if tied and role(name) == "embed" else role(name)
         return FORMATS[self.special.get(what, self.base)]
 
 
@@ -65,14 +67,14 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises `BadInput` with the names there are."""
+    """The recipe with this name. Raises `BadInput`, which lists the names."""
     if name not in RECIPES:
         raise BadInput(f"unknown quantisation {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]
 
 
 def plan(name: str, rows: Fused, recipe: Recipe, tied: bool) -> Format | StackFormat:
-    """The format in which the matrix `name` will be stored, or those of its parts."""
+    """The format in which the matrix `name` will be stored, or the formats of its parts."""
     wanted = recipe.wanted(name, tied)
     if not recipe.keeps_blocks:
         return wanted
@@ -106,7 +108,7 @@ def pack(name: str, rows: Fused, format: Format | StackFormat) -> Iterator[np.nd
 
 
 def ordered(work: Callable[[int], np.ndarray], items: range) -> Iterator[np.ndarray]:
-    """work(item) for every item, on a few threads, results in order, never more than a few of them in memory."""
+    """work(item) for every item on a few threads; results come in order, at most two a thread wait in memory."""
     threads = min(cpu().max_threads, _MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[np.ndarray]] = deque()

@@ -1,24 +1,24 @@
 """Our packed store: one file that holds a whole model in kernel layout, opened by mapping it.
 
-Promises: a store that opens has the length, header hash, names, shapes and formats its own config asks for; opening
-reads the header only; `verify` reads every byte. The mapping is read-only. It does not know where the weights came
-from.
+Promises: a store that opens has the length, the header hash, and the names, shapes and formats that its config implies.
+Opening reads the header only; `verify` reads every byte. The mapping is read-only. This file does not know where the
+weights came from.
 
     bytes 0..7    magic "PHI4MINI"
     bytes 8..11   version u32: 2; 1 had chat formats guessed by control tokens alone
     bytes 12..19  length of the header u64
     bytes 20..51  sha256 of the header
     bytes 64..    header: JSON, UTF-8; then zeros up to a multiple of 4096
-    then          blobs, each at a multiple of 4096: the tokenizer, then the arrays in the order of `names.arrays`
+    then          blobs, each at a multiple of 4096: the tokenizer, then the arrays as `tensor_names.arrays` orders them
 
-Header: config (`Config.to_json`), chat_format, chat_note (what is said about it when it opens), recipe, source
-(`origin.py`), rotation (null: none), nbytes (of the file), tokenizer {offset, nbytes, sha256} and arrays [{name, shape,
-format, offset, nbytes, sha256}, ...]. An array of one dimension is float32 as it is, one of two is a `formats.Matrix`,
-or several one after the other, whose format is then "q4k*4096+q6k*1024": the format of so many rows, then of the rest.
-All numbers are little-endian.
+Header: config (`Config.to_json`), chat_format, chat_note (a warning to show whenever the store is opened, or ""),
+recipe, source (source_identity.py), rotation (null: none), nbytes (of the file), tokenizer {offset, nbytes, sha256} and
+arrays [{name, shape, format, offset, nbytes, sha256}, ...]. An array of one dimension is plain float32. An array of two
+dimensions is a `Matrix`, or several matrices one after the other: the format "q4k*4096+q6k*1024" means 4096 rows of
+q4k, then 1024 rows of q6k. All numbers are little-endian.
 
-A store is replaced by renaming a new file over it, which leaves an open mapping intact. Cutting or overwriting the
-file in place under a running program is not survivable: the kernel answers such a read with a bus error.
+A store is replaced by renaming a new file over it, which leaves an open mapping intact. Truncating or overwriting the
+file in place kills a program that has it mapped: the operating system answers the read with a bus error (SIGBUS).
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
-from phi4mini.formats.matrix import FORMATS, Format, Matrix
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Matrix
 from phi4mini.model.arrays import LayerWeights, Stack, Weights, row_formats
 from phi4mini.model.config import Config
 from phi4mini.model.config_json import short
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 
 if TYPE_CHECKING:
     from phi4mini.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ PREFIX = struct.Struct("<8sIQ32s")
 
 @dataclass(frozen=True)
 class Entry:
-    """One blob: a tokenizer (no shape, format "bytes"), a vector or a matrix."""
+    """One blob: the tokenizer (shape (), format "bytes"), a vector or a matrix."""
 
     name: str
     shape: tuple[int, ...]
@@ -68,7 +69,7 @@ class Entry:
 
 @dataclass
 class OpenModel:
-    """A mapped store: the weights, what else a model needs, where it lies. Arrays are read-only views of the file."""
+    """A mapped store: weights, config, tokenizer and chat format. Arrays are read-only views of the file."""
 
     path: Path
     header: dict[str, Any]
@@ -87,7 +88,7 @@ class OpenModel:
 
     @property
     def chat_note(self) -> str:
-        """What a user must be told about how the chat format was found; "" when it is certain."""
+        """A warning about how the chat format was found, to show at every opening; "" if the format is certain."""
         return str(self.header["chat_note"])
 
     @property
@@ -109,7 +110,7 @@ class OpenModel:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the header, which holds that of every matrix: it tells these weights from all others."""
+        """The sha256 of the header as hex. The header holds the hash of every matrix, so equal means equal weights."""
         return bytes(self.view[20:52]).hex()
 
     @functools.cached_property
@@ -152,7 +153,7 @@ def open_store(path: str | Path, verify: bool = False) -> OpenModel:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header alone, its length and hash checked: what a list of models needs."""
+    """The header without the arrays, its length and hash checked. Enough to list stores."""
     path = Path(path)
     return _read_header(path, _map(path))
 
@@ -163,7 +164,7 @@ def align(offset: int) -> int:
 
 
 def array_bytes(shape: tuple[int, ...], format: str) -> int:
-    """Bytes of one array in the store. Raises `BadInput` for a format that is none."""
+    """Bytes of one array in the store. Raises `BadInput` for an unknown format."""
     if len(shape) == 1:
         return 4 * shape[0]
     return sum(form.matrix_bytes(rows, shape[1]) for form, rows in row_formats(format, shape[0]))
@@ -209,8 +210,8 @@ def _read_header(path: Path, view: np.ndarray) -> dict[str, Any]:
 
 
 def _of_version_1(header: dict[str, Any]) -> dict[str, Any]:
-    """The header as it is read today. Version 1 did not keep whether a chat format was certain, and called ChatML with
-    SmolLM's default system turn "chatml".
+    """A version 1 header in today's terms. Version 1 did not record whether the chat format was certain, and its
+    "chatml" meant ChatML with SmolLM's default system turn.
     """
     name = str(header.get("chat_format"))
     name = "smollm" if name == "chatml" else name
@@ -219,8 +220,8 @@ def _of_version_1(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_entries(header: dict[str, Any], config: Config, size: int) -> dict[str, Entry]:
-    """The blobs in order, each the size its shape asks for, apart from the others and inside the file."""
-    expected = names.arrays(config)
+    """The blobs in order; each has the size that its shape implies, lies inside the file and overlaps no other."""
+    expected = tensor_names.arrays(config)
     listed = header["arrays"]
     if [item["name"] for item in listed] != list(expected):
         raise BadCheckpoint(f"its {len(listed)} arrays are not the {len(expected)} its config asks for")
@@ -276,7 +277,7 @@ def _weights(config: Config, entries: dict[str, Entry], view: np.ndarray) -> Wei
         return parts[0] if len(parts) == 1 else Stack(parts)
 
     layers = [
-        LayerWeights(**{field: array(f"layers.{n}.{field}") for field in names.LAYER_ARRAYS})
+        LayerWeights(**{field: array(f"layers.{n}.{field}") for field in tensor_names.LAYER_ARRAYS})
         for n in range(config.num_layers)
     ]
     embed = array("embed")
@@ -284,19 +285,18 @@ def _weights(config: Config, entries: dict[str, Entry], view: np.ndarray) -> Wei
 
 
 def _all_finite(entry: Entry, view: np.ndarray) -> bool:
-    """No NaN or infinity among an array's floats."""
+    """True if an array holds neither NaN nor infinity."""
     if len(entry.shape) == 1:
         return _finite(view[entry.offset : entry.offset + entry.nbytes], FORMATS["f32"])
     return all(_finite(part.data, part.format) for part in _matrices(entry, view))
 
 
 def _finite(blob: np.ndarray, form: Format) -> bool:
-    """No NaN or infinity among the values, or among the scales where there are blocks."""
+    """True if every value is finite; a value of a block format is finite if its half-float scales are."""
     if form.name == "f32":
-        pieces = np.array_split(blob.view(np.float32), blob.size // 2**22 + 1)  # the answers take memory too
+        pieces = np.array_split(blob.view(np.float32), blob.size // 2**22 + 1)  # isfinite allocates a byte a value
         return all(bool(np.isfinite(piece).all()) for piece in pieces)
     if not form.block:
         return not bool(((blob.view(np.uint16) & 0x7F80) == 0x7F80).any())
-    halves = 4 * 16 if form.two_level else form.header_bytes
     supers = blob.reshape(-1, form.superblock_bytes)
-    return bool(np.isfinite(np.ascontiguousarray(supers[:, :halves]).view(np.float16)).all())
+    return bool(np.isfinite(np.ascontiguousarray(supers[:, : form.half_bytes]).view(np.float16)).all())

@@ -1,8 +1,8 @@
-"""Writing a store: arrays come as a stream, the file appears whole or not at all.
+"""Writing a store: arrays arrive as a stream of chunks, the file appears whole or not at all.
 
-Promises: memory is one chunk; the header, whose length is known beforehand, is filled in last; a full disk is
-`NoSpace` with the path and the bytes, and leaves nothing behind. Layout: `store.py`. It does not know where arrays
-come from.
+Promises: no more than one chunk is in memory; the header, whose length is known in advance, is written last, with the
+hashes; a full disk raises `NoSpace` with the path and the bytes needed, and leaves no file. store.py describes the
+layout. This file does not know where the arrays come from.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 from phi4mini.errors import BadInput
 from phi4mini.files import atomic_write
-from phi4mini.formats.matrix import Format
+from phi4mini.formats.layout import Format
 from phi4mini.model.arrays import StackFormat
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.store.store import HEADER_AT, MAGIC, PREFIX, VERSION, Entry, align, array_bytes
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -30,18 +30,18 @@ _NO_HASH = "0" * 64
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store says about itself besides its arrays; `formats` names the format of every matrix."""
+    """Everything in a store's header except where the arrays lie. `formats`: the format of every matrix, by name."""
 
     config: Config
     tokenizer: bytes
     chat_format: str
     recipe: str
-    source: Mapping[str, str]  # where the weights came from (`origin.py`): name, kind, identity, converter, revision
+    source: Mapping[str, str]  # name, kind, identity, converter and revision of the source (source_identity.py)
     formats: Mapping[str, Format | StackFormat]
-    chat_note: str = ""  # what a user is told about the chat format
+    chat_note: str = ""  # a warning about the chat format, shown at every opening
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return names.arrays(self.config)
+        return tensor_names.arrays(self.config)
 
 
 def write_store(
@@ -51,8 +51,8 @@ def write_store(
     progress: Progress | None = None,
     check: Callable[[], None] | None = None,
 ) -> None:
-    """Write a store. `array(name)` yields the bytes of one array (uint8) in order; `check` is called after the last,
-    and what it raises leaves no file. Raises `NoSpace`.
+    """Write a store. `array(name)` yields the bytes (uint8) of one array in order. `check` is called after the last
+    array; if it raises, no file is left. Raises `NoSpace`.
     """
     entries = _layout(contents)
     total = entries[-1].offset + entries[-1].nbytes
@@ -70,7 +70,9 @@ def write_store(
 
 
 def _layout(contents: Contents) -> list[Entry]:
-    """Where every blob goes. The header's length depends on the offsets' digits, so its room is found by trying."""
+    """The place of every blob. The header's length depends on how many digits the offsets have, and the offsets on the
+    header's length, so the room for the header grows until the two agree.
+    """
     room = 0
     while True:
         entries = _placed(contents, align(HEADER_AT + room))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from phi4mini.engine.compute.forward import Network
-from phi4mini.formats.matrix import FORMATS
+from phi4mini.formats.layout import FORMATS
 from phi4mini.kernels import activations, attention, gather, matmul, norm, refine_logits, rope, swiglu
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.build import Library, Target, compile_object

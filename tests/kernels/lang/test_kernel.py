@@ -185,13 +185,16 @@ def test_conversions(call: Callable[..., None], x: float, n: int) -> None:
 # int8 dot products ---------------------------------------
 
 
-@kernel("line:u8[] s:i8[] out:i32[]")
-def nibbles(k: Kernel) -> None:
-    """Dot products of low and of high nibbles; the latter divided by what they are multiplied by."""
-    line, s = k.load(k.line, vec(I8, 64)), k.load(k.s, vec(I8, 64))
-    zero = k.const(vec(I32), 0)
-    k.store(k.out, k.dot4(zero, k.low_nibble(line), s, small=True))
-    k.store(k.out.at(64), k.dot4(zero, k.high_nibble(line), s, small=True) / k.high_factor)
+BITS = [(0, 8), (0, 4), (4, 4), (0, 2), (2, 2), (6, 2), (0, 1), (5, 1), (7, 1)]
+
+
+@kernel("line:u8[] out:u8[]")
+def parts_of_bytes(k: Kernel) -> None:
+    """Bits of each byte, moved down and in place."""
+    line = k.load(k.line, vec(I8, 64))
+    for i, (low, count) in enumerate(BITS):
+        k.store(k.out.at(128 * i), k.bits_of_bytes(line, low, count))
+        k.store(k.out.at(128 * i + 64), k.bits_of_bytes(line, low, count, in_place=True))
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -200,14 +203,13 @@ def test_dot4_is_exact_for_every_operand(library: Library, small: bool) -> None:
     assert np.array_equal(got, want)
 
 
-def test_nibbles(call: Callable[..., None]) -> None:
-    rng = np.random.default_rng(2)
-    for _ in range(50):
-        line, s = rng.integers(0, 256, 64).astype(np.uint8), rng.integers(-127, 128, 64).astype(np.int8)
-        out = np.zeros((2, 16), np.int32)
-        call(nibbles(), line=line, s=s, out=out)
-        for got, part in zip(out, (line & 15, line >> 4), strict=True):
-            assert np.array_equal(got, (part.astype(np.int64) * s).reshape(16, 4).sum(1))
+def test_bits_of_bytes(call: Callable[..., None]) -> None:
+    for line in np.arange(256, dtype=np.uint8).reshape(4, 64):
+        out = np.zeros((len(BITS), 2, 64), np.uint8)
+        call(parts_of_bytes(), line=line, out=out)
+        for (low, count), (moved, in_place) in zip(BITS, out, strict=True):
+            want = (line.astype(int) >> low) % (1 << count)
+            assert np.array_equal(moved, want) and np.array_equal(in_place, want << low)
 
 
 # one text, many instruction sets ---------------------------------------

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from phi4mini.errors import BadCheckpoint, NotFound
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.checkpoints.folder import INDEX, open_folder
 from phi4mini.weights.store.convert import convert
 from phi4mini.weights.store.store import open_store
@@ -32,7 +32,7 @@ def test_the_twins_of_transformers_are_read_exactly(tmp_path, name):
     np.testing.assert_array_equal(ours.head.dequantize(), theirs.head)
     np.testing.assert_array_equal(ours.norm, theirs.norm)
     for mine, other in zip(ours.layers, theirs.layers, strict=True):
-        for field in names.LAYER_ARRAYS:
+        for field in tensor_names.LAYER_ARRAYS:
             array = getattr(mine, field)
             array = array if isinstance(array, np.ndarray) else array.dequantize()
             np.testing.assert_array_equal(array, getattr(other, field), err_msg=field)

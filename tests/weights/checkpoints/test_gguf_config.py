@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.checkpoints.gguf import GgufFile
 from phi4mini.weights.checkpoints.gguf_config import _head_fields, gguf_config
 from phi4mini.weights.checkpoints.gguf_model import open_gguf
@@ -226,7 +226,7 @@ def sparse_phi4_mini(path: Path, metadata: dict[str, Any], numbers: Config = OWN
         if value is not None:
             _add(writer, key, value)
     total = 0
-    for part in (part for some in names.parts(numbers, "gguf").values() for part in some):
+    for part in (part for some in tensor_names.parts(numbers, "gguf").values() for part in some):
         kind = gguf.GGMLQuantizationType["Q4_0" if len(part.shape) > 1 else "F32"]
         nbytes = int(np.prod(part.shape)) * 18 // 32 if len(part.shape) > 1 else part.shape[0] * 4
         writer.add_tensor_info(part.name, part.shape, np.dtype(np.float32), nbytes, raw_dtype=kind)

@@ -174,7 +174,8 @@ CODE = """
 import json, logging, sys
 logging.basicConfig(format="%(message)s")
 from phi4mini.errors import Phi4MiniError
-from phi4mini.weights import hub_gguf, library, load
+from phi4mini.weights import library, load
+from phi4mini.weights.sources import hub_gguf
 from phi4mini.weights.store.store import open_store
 def opened(name, **how):
     made = open_store(load.ensure_store(name, **how))

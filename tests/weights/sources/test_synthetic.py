@@ -7,7 +7,7 @@ import pytest
 
 from phi4mini.errors import BadInput
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.sources.synthetic import write_synthetic
 from phi4mini.weights.store.store import open_store
 
@@ -20,7 +20,7 @@ def one_layer(tmp_path_factory):
 
 
 def test_it_has_phi4_minis_shapes_and_tokenizer(one_layer):
-    assert {name: entry.shape for name, entry in one_layer.entries.items() if entry.shape} == names.arrays(
+    assert {name: entry.shape for name, entry in one_layer.entries.items() if entry.shape} == tensor_names.arrays(
         one_layer.config
     )
     assert one_layer.config.hidden_size == Config.phi4_mini().hidden_size and one_layer.config.num_layers == 1

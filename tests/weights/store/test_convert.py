@@ -62,11 +62,11 @@ def sparse(path: Path, numbers: dict) -> None:
     import json
 
     from phi4mini.model.config import Config
-    from phi4mini.weights.checkpoints import names
+    from phi4mini.weights.checkpoints import tensor_names
 
     header, at = {}, 0
-    for name, (ours, i) in names.inverse(Config.from_json(numbers), "hf").items():
-        shape = names.parts(Config.from_json(numbers), "hf")[ours][i].shape
+    for name, (ours, i) in tensor_names.inverse(Config.from_json(numbers), "hf").items():
+        shape = tensor_names.parts(Config.from_json(numbers), "hf")[ours][i].shape
         end = at + 4 * int(np.prod(shape))
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, end]}
         at = end

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from phi4mini.errors import BadCheckpoint, BadInput
-from phi4mini.formats.matrix import FORMATS, Matrix, quantize
-from phi4mini.weights.checkpoints.rows import Fused
+from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.matrix import Matrix
+from phi4mini.formats.rounding import quantize
+from phi4mini.weights.checkpoints.row_reader import Fused
 from phi4mini.weights.store import recipes as module
 from phi4mini.weights.store.recipes import RECIPES, ordered, pack, plan, recipe
-from tests.weights.checkpoints.test_rows import Held
+from tests.weights.checkpoints.test_row_reader import Held
 
 
 def floats(rows: int, cols: int, seed: int = 0) -> Fused:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from phi4mini.errors import BadCheckpoint, NotFound
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from phi4mini.weights.checkpoints.folder import open_folder
 from phi4mini.weights.checkpoints.gguf_model import open_gguf
 from phi4mini.weights.store.convert import convert
@@ -52,7 +52,7 @@ def test_every_recipe_gives_the_weights_back(tmp_path, quant, tied):
     assert opened.nbytes == (tmp_path / "m.phi4").stat().st_size
     bits = {"f32": 24, "bf16": 8, "q8": 7, "q4": 2.5, "q4m": 3.5, "q4-head8": 2.5}[quant]
     for n, layer in enumerate(opened.weights.layers):
-        for field in names.LAYER_ARRAYS:
+        for field in tensor_names.LAYER_ARRAYS:
             rows = checkpoint.arrays[f"layers.{n}.{field}"]
             exact = rows.values(0, rows.rows)
             stored = getattr(layer, field)
@@ -66,7 +66,7 @@ def test_every_recipe_gives_the_weights_back(tmp_path, quant, tied):
 
 def test_blobs_are_aligned_read_only_and_in_order(sound):
     opened = open_store(sound)
-    assert list(opened.entries) == ["tokenizer", *names.arrays(opened.config)]
+    assert list(opened.entries) == ["tokenizer", *tensor_names.arrays(opened.config)]
     assert all(entry.offset % ALIGNMENT == 0 for entry in opened.entries.values())
     assert opened.weights.layers[0].qkv.data.ctypes.data % 64 == 0
     with pytest.raises(ValueError, match="read-only"):
@@ -133,7 +133,7 @@ def test_nan_under_a_right_hash_is_found_by_verify(sound, tmp_path, name, form):
 
 
 def test_nan_in_every_format_is_found(tmp_path):
-    from phi4mini.formats.matrix import FORMATS
+    from phi4mini.formats.layout import FORMATS
     from phi4mini.weights.store.store import _finite
 
     for form in FORMATS.values():
@@ -243,11 +243,11 @@ def test_the_same_source_gives_the_same_bytes(sound, tmp_path):
 
 
 def test_longer_offsets_make_room_for_a_longer_header():
-    from phi4mini.formats.matrix import FORMATS
+    from phi4mini.formats.layout import FORMATS
     from phi4mini.weights.store.writer import Contents, _front, _layout
 
     config = replace(Config.phi4_mini(), num_layers=300)
-    formats = dict.fromkeys(names.arrays(config), FORMATS["f32"])
+    formats = dict.fromkeys(tensor_names.arrays(config), FORMATS["f32"])
     contents = Contents(config, b"tokenizer", "phi", "f32", {"name": "n", "identity": "f"}, formats)
     entries = _layout(contents)
     total = entries[-1].offset + entries[-1].nbytes

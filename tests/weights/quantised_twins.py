@@ -16,7 +16,7 @@ import numpy as np
 
 from phi4mini.formats.matrix import to_bf16
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
+from phi4mini.weights.checkpoints import tensor_names
 from tests.weights.twins import random_tensors, write_folder
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # AutoAWQ: the row of eight that each nibble of a word holds
@@ -139,8 +139,8 @@ def write_safetensors(
 
 def model_parts(config: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the matrices that such programs quantise: all but embedding and head."""
-    for ours, some in names.parts(config, "hf").items():
-        if names.kind(ours) in ("qkv", "o", "gate_up", "down"):
+    for ours, some in tensor_names.parts(config, "hf").items():
+        if tensor_names.role(ours) in ("qkv", "o", "gate_up", "down"):
             yield from ((part.name, part.shape) for part in some)
 
 

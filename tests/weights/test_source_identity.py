@@ -19,8 +19,8 @@ from phi4mini import identity
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
 from phi4mini.model.config import Config
 from phi4mini.weights.checkpoints.folder import BESIDE_WEIGHTS, files_read, open_folder
-from phi4mini.weights.origin import identify
 from phi4mini.weights.resolve import Source, fingerprint, resolve
+from phi4mini.weights.source_identity import identify
 from phi4mini.weights.store.convert import convert
 from phi4mini.weights.store.store import open_store
 from tests.weights.twins import CHATML, config_json, random_tensors, small_folder, write_folder, write_gguf

@@ -1,8 +1,8 @@
-"""Tensor names as training programs leave them -> the names of `names.py`.
+"""Tensor names as training programs leave them -> the names of `tensor_names.py`.
 
-Promises: a prefix is left out only where every tensor has it, the words of torch.compile and FSDP wherever they stand,
-and never where two names would become one; one line says so. What is no whole language model (an adapter not merged, a
-classifier) is named. It does not know shapes or dtypes.
+Promises: a prefix is removed only if every tensor has it; the words that torch.compile and FSDP insert are removed
+wherever they stand; two names never become one. A warning says what was renamed. An adapter that is not merged and a
+classifier are refused by name. This file does not know shapes or dtypes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _VALUE_HEAD = "v_head."
 
 
 def canonical(where: str, names: Iterable[str]) -> dict[str, str]:
-    """Name in `names.py`'s spelling -> name in the file. Raises `BadCheckpoint` for what is no whole language model."""
+    """Name as tensor_names.py spells it -> name in the file.
+
+    Raises `BadCheckpoint` if the tensors are an adapter or a classifier, or if two names become one.
+    """
     listed = list(names)
     _refuse_adapters(where, listed)
     renamed = {name: _unwrapped(name) for name in listed}

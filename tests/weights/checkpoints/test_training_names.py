@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints import names
-from phi4mini.weights.checkpoints.saved_names import canonical, passed_over
+from phi4mini.weights.checkpoints import tensor_names
+from phi4mini.weights.checkpoints.training_names import canonical, passed_over
 from tests.weights.twins import config_json
 
 CONFIGS = {
@@ -30,7 +30,7 @@ PREFIXES = [
 
 
 def tensors(family: str) -> list[str]:
-    return list(names.inverse(CONFIGS[family], "hf"))
+    return list(tensor_names.inverse(CONFIGS[family], "hf"))
 
 
 @pytest.mark.parametrize("family", sorted(CONFIGS))

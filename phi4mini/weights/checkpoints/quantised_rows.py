@@ -1,13 +1,13 @@
-"""A quantised matrix of a safetensors checkpoint as rows: in the format that carries its integers and scales unchanged.
+"""Rows of a quantised safetensors matrix, in the format of ours that holds its integers and scales unchanged.
 
-Promises: `format` is one that stands for the very numbers of the file, or None; why there is none is in `unfit`.
-`values` are scale * (integer - zero) in float32. It does not know layouts (`packed_ints.py`).
+Promises: `format` holds exactly the numbers of the file, or is None, and then `unfit` gives the reason. `values` are
+scale * (integer - zero) in float32. This file does not know the layouts (quantised_layouts.py).
 
-Our blocks have one f16 scale for 32 inputs and one fixed zero. A group of 64 or 128 inputs, or a whole row, repeats its
-scale. Integers move with the zero point: where all are 8 that is q4 as it is; other zero points give integers from
--16 to 15, which q8 holds under the same scale. (q4m would need the minimum -scale * zero as an f16, which it almost
-never is.) What no format carries: scales that are no f16, groups that end inside a block, and inputs whose order says
-another group for each (GPTQ's act-order).
+Our blocks have one f16 scale for 32 inputs and one fixed zero point. The scale of a group of 64 or 128 inputs, or of a
+whole row, is repeated. Integers are shifted to our zero point: if all zero points are 8, the matrix is q4 as it is;
+with other zero points the shifted integers range from -16 to 15, and q8 holds them under the same scale. (q4m would
+need -scale * zero as an f16 minimum, and that product is almost never exact.) No format holds scales finer than f16,
+groups that end inside a block, or inputs that are assigned to groups out of order (GPTQ's act-order).
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from functools import cached_property
 
 import numpy as np
 
-from phi4mini.formats.matrix import FORMATS, Blocks, Format
-from phi4mini.weights.checkpoints.packed_ints import Integers
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Blocks
+from phi4mini.weights.checkpoints.quantised_layouts import Integers
 
 _STEP = 1024  # rows whose scales are looked at together
 
 
-class PackedRows:
-    """A quantised matrix behind the door of `Rows`. The scales are read once, when `format` is first asked for."""
+class QuantisedRows:
+    """A quantised matrix as `Rows`. All scales are read once, when `format` is first asked for."""
 
     def __init__(self, source: Integers) -> None:
         self.source = source
@@ -31,12 +32,12 @@ class PackedRows:
 
     @cached_property
     def format(self) -> Format | None:
-        """The format that carries the matrix exactly."""
+        """The format that holds the matrix exactly; None if none does."""
         return self._carrier[0]
 
     @property
     def unfit(self) -> str:
-        """Why no format carries it, in a few words; empty if one does."""
+        """Why no format holds it exactly, in a few words; "" if one does."""
         return self._carrier[1]
 
     def values(self, start: int, stop: int) -> np.ndarray:
@@ -46,7 +47,7 @@ class PackedRows:
         return integers.astype(np.float32) * source.scales(start, stop)[:, of]
 
     def blocks(self, start: int, stop: int) -> Blocks:
-        """Rows start .. stop in `format`: the integers moved to its zero, the scale of each block's group."""
+        """Rows start .. stop in `format`: the integers shifted to its zero point, each block with its group's scale."""
         assert self.format is not None and self._block_groups is not None
         source = self.source
         moved = source.ints(start, stop) - source.zeros(start, stop)[:, source.group_of] + np.int16(self.format.zero)

@@ -14,12 +14,12 @@ from phi4mini.errors import BadCheckpoint
 from phi4mini.model import reference
 from phi4mini.model.config import Config
 from phi4mini.weights.checkpoints.folder import open_folder
-from phi4mini.weights.checkpoints.packed_rows import PackedRows
+from phi4mini.weights.checkpoints.quantised_rows import QuantisedRows
 from phi4mini.weights.store.convert import convert
 from phi4mini.weights.store.store import open_store
 from tests.golden.twins import fuse
-from tests.weights import packed_twins
-from tests.weights.packed_twins import twin, write_model, write_safetensors
+from tests.weights import quantised_twins
+from tests.weights.quantised_twins import twin, write_model, write_safetensors
 from tests.weights.twins import config_json, random_tensors, small_folder, write_folder
 
 WIDE = dict(hidden_size=128, intermediate_size=192)
@@ -33,27 +33,27 @@ CT8 = {"quant_method": "compressed-tensors", "format": "int-quantized"}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False, "sym": True}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm"}
 FOLDERS: dict[str, tuple[Any, Any, dict[str, Any] | None, str]] = {  # layout, matrix, config, format
-    "compressed-tensors": (packed_twins.pack_quantized, dict(group=64), CT4, "q4"),
-    "compressed-tensors, zero points": (packed_twins.pack_quantized, dict(group=64, symmetric=False), CT4, "q8"),
-    "compressed-tensors by row": (packed_twins.pack_quantized, dict(group=0), CT4, "q4"),
-    "compressed-tensors int8": (packed_twins.int_quantized, dict(group=0, bits=8), CT8, "q8"),
-    "awq": (packed_twins.awq, dict(group=64, symmetric=False), AWQ, "q8"),
-    "awq, symmetric": (packed_twins.awq, dict(group=32), AWQ | {"group_size": 32}, "q4"),
-    "gptq": (packed_twins.gptq, dict(group=64), GPTQ, "q4"),
-    "gptq without a config": (packed_twins.gptq, dict(group=32), None, "q4"),
+    "compressed-tensors": (quantised_twins.pack_quantized, dict(group=64), CT4, "q4"),
+    "compressed-tensors, zero points": (quantised_twins.pack_quantized, dict(group=64, symmetric=False), CT4, "q8"),
+    "compressed-tensors by row": (quantised_twins.pack_quantized, dict(group=0), CT4, "q4"),
+    "compressed-tensors int8": (quantised_twins.int_quantized, dict(group=0, bits=8), CT8, "q8"),
+    "awq": (quantised_twins.awq, dict(group=64, symmetric=False), AWQ, "q8"),
+    "awq, symmetric": (quantised_twins.awq, dict(group=32), AWQ | {"group_size": 32}, "q4"),
+    "gptq": (quantised_twins.gptq, dict(group=64), GPTQ, "q4"),
+    "gptq without a config": (quantised_twins.gptq, dict(group=32), None, "q4"),
     "gptq v2": (
-        lambda t: packed_twins.gptq(t, 2),
+        lambda t: quantised_twins.gptq(t, 2),
         dict(group=64, symmetric=False),
         GPTQ | {"checkpoint_format": "gptq_v2", "sym": False},
         "q8",
     ),
     "gptqmodel": (
-        lambda t: packed_twins.gptq(t, borrow=True),
+        lambda t: quantised_twins.gptq(t, borrow=True),
         dict(group=64, symmetric=False),
         GPTQ | {"checkpoint_format": "gptq", "meta": {"quantizer": ["optimum:1.24", "gptqmodel:2.0.0"]}},
         "q8",
     ),
-    "gptq 8 bits": (packed_twins.gptq, dict(group=64, bits=8), GPTQ | {"bits": 8}, "q8"),
+    "gptq 8 bits": (quantised_twins.gptq, dict(group=64, bits=8), GPTQ | {"bits": 8}, "q8"),
 }  # fmt: skip
 
 
@@ -86,13 +86,13 @@ def test_CK11_and_CK12_and_CK13_and_CK14_a_whole_folder_is_the_plain_one(tmp_pat
 
 
 def test_CK15_matrices_that_no_format_carries_are_decoded_and_said(tmp_path, caplog):
-    def ordered(rows: int, cols: int, seed: int) -> packed_twins.Twin:
+    def ordered(rows: int, cols: int, seed: int) -> quantised_twins.Twin:
         made = twin(rows, cols, 32, seed=seed)
         made.group_of = np.random.default_rng(seed).permutation(made.group_of)
         return made
 
     plain = write_model(
-        tmp_path / "m", config_json(**WIDE), packed_twins.gptq, ordered, GPTQ | {"group_size": 32, "desc_act": True}
+        tmp_path / "m", config_json(**WIDE), quantised_twins.gptq, ordered, GPTQ | {"group_size": 32, "desc_act": True}
     )
     convert(open_folder(tmp_path / "m"), "q4", tmp_path / "m.phi4")
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
@@ -124,7 +124,7 @@ def test_settings_beside_the_config_are_read(tmp_path):
 
 
 def test_a_matrix_whose_tensors_lie_in_several_shards(tmp_path):
-    want = write_model(tmp_path, config_json(**WIDE), packed_twins.gptq, lambda r, c, s: twin(r, c, seed=s), GPTQ)
+    want = write_model(tmp_path, config_json(**WIDE), quantised_twins.gptq, lambda r, c, s: twin(r, c, seed=s), GPTQ)
     tensors = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     shards = {name: f"model-0000{i % 3 + 1}-of-00003.safetensors" for i, name in enumerate(tensors)}
@@ -139,7 +139,7 @@ def test_a_matrix_whose_tensors_lie_in_several_shards(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["base_model.model.", "_orig_mod."])
 def test_prefixes_of_packed_tensors_are_left_out_as_well(tmp_path, prefix):
-    want = write_model(tmp_path, config_json(**WIDE), packed_twins.awq, lambda r, c, s: twin(r, c, seed=s), AWQ)
+    want = write_model(tmp_path, config_json(**WIDE), quantised_twins.awq, lambda r, c, s: twin(r, c, seed=s), AWQ)
     tensors = {prefix + name: array for name, array in load_file(tmp_path / "model.safetensors").items()}
     write_safetensors(tmp_path / "model.safetensors", tensors)
     rows = open_folder(tmp_path).arrays["layers.1.down"]
@@ -147,10 +147,10 @@ def test_prefixes_of_packed_tensors_are_left_out_as_well(tmp_path, prefix):
 
 
 def test_a_quantised_head_beside_a_tied_table_is_kept(tmp_path, caplog):
-    write_model(tmp_path, config_json(**WIDE), packed_twins.gptq, lambda r, c, s: twin(r, c, seed=s), GPTQ)
+    write_model(tmp_path, config_json(**WIDE), quantised_twins.gptq, lambda r, c, s: twin(r, c, seed=s), GPTQ)
     tensors = load_file(tmp_path / "model.safetensors")
     head = twin(320, 128, 64)
-    tensors |= {f"lm_head.{word}": array for word, array in packed_twins.gptq(head).items()}
+    tensors |= {f"lm_head.{word}": array for word, array in quantised_twins.gptq(head).items()}
     write_safetensors(tmp_path / "model.safetensors", tensors)
     opened = open_folder(tmp_path)
     assert not opened.config.tie_word_embeddings and len(caplog.records) == 1
@@ -159,15 +159,15 @@ def test_a_quantised_head_beside_a_tied_table_is_kept(tmp_path, caplog):
 
 
 def test_matrices_left_in_16_bits_go_by_the_recipe(tmp_path):
-    write_model(tmp_path, config_json(**WIDE), packed_twins.awq, lambda r, c, seed: twin(r, c, seed=seed), AWQ)
+    write_model(tmp_path, config_json(**WIDE), quantised_twins.awq, lambda r, c, seed: twin(r, c, seed=seed), AWQ)
     arrays = open_folder(tmp_path).arrays
-    assert isinstance(arrays["layers.0.o"].parts[0], PackedRows) and arrays["embed"].format is None
+    assert isinstance(arrays["layers.0.o"].parts[0], QuantisedRows) and arrays["embed"].format is None
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_zero_biases_of_early_gptq_are_passed_over(tmp_path, value):
-    def biased(t: packed_twins.Twin) -> dict[str, np.ndarray]:
-        return packed_twins.gptq(t) | {"bias": np.full(t.q.shape[0], value, np.float16)}
+    def biased(t: quantised_twins.Twin) -> dict[str, np.ndarray]:
+        return quantised_twins.gptq(t) | {"bias": np.full(t.q.shape[0], value, np.float16)}
 
     write_model(tmp_path, config_json(**WIDE), biased, lambda r, c, seed: twin(r, c, seed=seed), GPTQ)
     if value == 0:
@@ -178,15 +178,15 @@ def test_zero_biases_of_early_gptq_are_passed_over(tmp_path, value):
 
 
 def test_a_shape_that_the_config_does_not_ask_for_is_told_with_the_others(tmp_path):
-    write_model(tmp_path, config_json(**WIDE), packed_twins.awq, lambda r, c, seed: twin(r, c, seed=seed), AWQ)
+    write_model(tmp_path, config_json(**WIDE), quantised_twins.awq, lambda r, c, seed: twin(r, c, seed=seed), AWQ)
     (tmp_path / "config.json").write_text(json.dumps(config_json(**WIDE | {"intermediate_size": 224})))
     with pytest.raises(BadCheckpoint, match=r"4 of another shape \(.*gate_up_proj\.weight \[384, 128\] instead of"):
         open_folder(tmp_path)
 
 
 def test_scales_for_activations_are_said_not_to_be_used(tmp_path, caplog):
-    def static(t: packed_twins.Twin) -> dict[str, np.ndarray]:
-        return packed_twins.int_quantized(t) | {"input_scale": np.ones(1, np.float32)}
+    def static(t: quantised_twins.Twin) -> dict[str, np.ndarray]:
+        return quantised_twins.int_quantized(t) | {"input_scale": np.ones(1, np.float32)}
 
     write_model(tmp_path, config_json(**WIDE), static, lambda r, c, seed: twin(r, c, 0, bits=8, seed=seed), CT4)
     assert open_folder(tmp_path).config.num_layers == 2
@@ -237,9 +237,8 @@ def test_CK16_fp8_is_named(tmp_path, dtype):
 
 @pytest.mark.parametrize("version", ["gemv", "gemv_fast", "marlin"])
 def test_CK16_other_versions_of_awq_are_named(tmp_path, version):
-    write_model(
-        tmp_path, config_json(**WIDE), packed_twins.awq, lambda r, c, s: twin(r, c, seed=s), AWQ | {"version": version}
-    )
+    told = AWQ | {"version": version}
+    write_model(tmp_path, config_json(**WIDE), quantised_twins.awq, lambda r, c, s: twin(r, c, seed=s), told)
     with pytest.raises(BadCheckpoint, match=f"AWQ's version '{version}' is not read, only gemm is"):
         open_folder(tmp_path)
 

@@ -1,7 +1,8 @@
 """Reading ranges of a file into arrays without mapping it.
 
-Promises: memory in use is what was asked for, and no page of the file stays in the process; a file cut short while it
-is being read is an error that names it, not a signal. It does not know what the bytes mean.
+Promises: memory in use is the array that is returned, and no page of the file stays mapped; a file that is truncated
+while it is read raises an error that names it (a mapping would raise SIGBUS). This file does not know what the bytes
+mean.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Which tensors of a folder make a quantised matrix, and what to say where they are of a kind that cannot be read.
+"""Finds the quantised matrices among a checkpoint's tensors, and refuses kinds of quantisation that cannot be read.
 
-Promises: the tensors decide, and the quantisation config only says what they leave open; a config whose tensors are
-plain floats is passed over with one line; a kind that is not read is named. It does not know what an architecture
-needs. Read: compressed-tensors (pack-quantized, int-quantized), AutoAWQ (GEMM), GPTQ (versions 1 and 2).
+Promises: the tensors decide; the quantisation config is asked only for what they leave open. A config whose tensors are
+plain floats is ignored with a warning; a kind that cannot be read is refused by name. This file does not know which
+matrices a model needs. Read: compressed-tensors (pack-quantized, int-quantized), AutoAWQ (GEMM), GPTQ (versions 1 and
+2).
 """
 
 from __future__ import annotations
@@ -13,18 +14,26 @@ from typing import Any
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.model.config_json import short
-from phi4mini.weights.checkpoints.packed_ints import Awq, Gptq, Integers, IntQuantized, Kept, PackQuantized, Settings
-from phi4mini.weights.checkpoints.packed_rows import PackedRows
+from phi4mini.weights.checkpoints.quantised_layouts import (
+    Awq,
+    Gptq,
+    Integers,
+    IntQuantized,
+    Kept,
+    PackQuantized,
+    Settings,
+)
+from phi4mini.weights.checkpoints.quantised_rows import QuantisedRows
 from phi4mini.weights.checkpoints.safetensors import FLOATS, Stored
 
 _log = logging.getLogger(__name__)
 
-# Last words of the tensors of one matrix: those that must be there, those that may.
+# Last words of the names of a matrix's tensors: (required, optional).
 _COLUMNS = (("qweight", "qzeros", "scales"), ("g_idx",))
 _PACKED = (("weight_packed", "weight_scale", "weight_shape"), ("weight_zero_point", "weight_g_idx"))
 _BYTES = (("weight", "weight_scale"), ("weight_zero_point",))
 _ACTIVATIONS = ("input_scale", "input_zero_point", "output_scale", "output_zero_point")
-# A part of a tensor's name -> the kind of quantisation it tells.
+# A part of a tensor's name -> the kind of quantisation that writes it.
 _KINDS = (
     (".quant_state.bitsandbytes__nf4", "bitsandbytes (nf4)"),
     (".quant_state.bitsandbytes__fp4", "bitsandbytes (fp4)"),
@@ -41,12 +50,13 @@ _ADVICE = "use the 16-bit checkpoint, a GGUF, or int4 of compressed-tensors, AWQ
 
 def quantised(
     where: str, tensors: Mapping[str, Stored], config: Mapping[str, Any]
-) -> tuple[dict[str, PackedRows], set[str]]:
-    """The quantised matrices by the name that the plain one would have (`...o_proj.weight`), and all tensors they use.
+) -> tuple[dict[str, QuantisedRows], set[str]]:
+    """The quantised matrices, by the name of the float matrix that each replaces (`...o_proj.weight`), and the names of
+    all tensors that they use.
 
-    `config` is the quantisation config ({}: none). Raises `BadCheckpoint` for a kind that is not read.
+    `config` is the quantisation config ({}: none). Raises `BadCheckpoint` for a kind that cannot be read.
     """
-    found: dict[str, PackedRows] = {}
+    found: dict[str, QuantisedRows] = {}
     used: set[str] = set()
     settings, kept = _settings(where, config), Kept()
     for name in tensors:
@@ -57,7 +67,7 @@ def quantised(
         if any(f"{base}.{word}" not in tensors for word in must) or (last == "weight" and tensors[name].dtype != "I8"):
             continue
         mine = {word: tensors[f"{base}.{word}"] for word in (*must, *may) if f"{base}.{word}" in tensors}
-        found[f"{base}.weight"] = PackedRows(_opened(f"{where}: {base}", mine, settings, config, kept))
+        found[f"{base}.weight"] = QuantisedRows(_opened(f"{where}: {base}", mine, settings, config, kept))
         used |= {f"{base}.{word}" for word in mine}
         used |= _empty_bias(where, base, tensors)
         used |= {name for name in (f"{base}.{word}" for word in _ACTIVATIONS) if name in tensors}
@@ -102,7 +112,7 @@ def _settings(where: str, config: Mapping[str, Any]) -> Settings:
 
 
 def _empty_bias(where: str, base: str, tensors: Mapping[str, Stored]) -> set[str]:
-    """The bias that early GPTQ programs gave every matrix: passed over if it is nothing but zeros."""
+    """The bias that early GPTQ programs stored with every matrix: ignored if it is all zeros, else an error."""
     bias = tensors.get(f"{base}.bias")
     if bias is None or bias.dtype not in FLOATS:
         return set()

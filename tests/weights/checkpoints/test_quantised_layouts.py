@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.weights.checkpoints.packed_ints import (
+from phi4mini.weights.checkpoints.quantised_layouts import (
     Awq,
     Gptq,
     Integers,
@@ -22,14 +22,14 @@ from phi4mini.weights.checkpoints.packed_ints import (
     unpack,
 )
 from phi4mini.weights.checkpoints.safetensors import SafetensorsFile, Stored
-from tests.weights import packed_twins
-from tests.weights.packed_twins import Twin, twin, write_safetensors
+from tests.weights import quantised_twins
+from tests.weights.quantised_twins import Twin, twin, write_safetensors
 
 LAYOUTS: dict[str, tuple[Any, Any]] = {
-    "pack-quantized": (packed_twins.pack_quantized, lambda n, t, s: PackQuantized(n, t, s)),
-    "int-quantized": (packed_twins.int_quantized, lambda n, t, s: IntQuantized(n, t, s)),
-    "awq": (packed_twins.awq, lambda n, t, s: Awq(n, t, s, Kept())),
-    "gptq": (packed_twins.gptq, lambda n, t, s: Gptq(n, t, s, Kept())),
+    "pack-quantized": (quantised_twins.pack_quantized, lambda n, t, s: PackQuantized(n, t, s)),
+    "int-quantized": (quantised_twins.int_quantized, lambda n, t, s: IntQuantized(n, t, s)),
+    "awq": (quantised_twins.awq, lambda n, t, s: Awq(n, t, s, Kept())),
+    "gptq": (quantised_twins.gptq, lambda n, t, s: Gptq(n, t, s, Kept())),
 }
 
 
@@ -65,27 +65,27 @@ SHAPES = [(group, symmetric) for group in (32, 64, 128, 0) for symmetric in (Tru
 def test_CK11_compressed_tensors_of_every_group_and_scale(tmp_path, group, symmetric, scale):
     matrix = twin(40, 256, group, symmetric, scale)
     bf16 = ("weight_scale",) if scale == "BF16" else ()
-    check(opened(tmp_path, "pack-quantized", packed_twins.pack_quantized(matrix), bf16=bf16), matrix)
+    check(opened(tmp_path, "pack-quantized", quantised_twins.pack_quantized(matrix), bf16=bf16), matrix)
 
 
 @pytest.mark.parametrize(("rows", "bits"), [(40, 4), (41, 4), (37, 8), (40, 2)])
 @pytest.mark.parametrize("packed_zero", [True, False])
 def test_CK11_zero_points_packed_along_the_rows_or_plain(tmp_path, rows, bits, packed_zero):
     matrix = twin(rows, 64, 32, symmetric=False, bits=bits)
-    check(opened(tmp_path, "pack-quantized", packed_twins.pack_quantized(matrix, packed_zero)), matrix)
+    check(opened(tmp_path, "pack-quantized", quantised_twins.pack_quantized(matrix, packed_zero)), matrix)
 
 
 @pytest.mark.parametrize("cols", [33, 40, 100])
 def test_CK11_inputs_that_fill_no_whole_word(tmp_path, cols):
     matrix = twin(24, cols, 0)
-    check(opened(tmp_path, "pack-quantized", packed_twins.pack_quantized(matrix)), matrix)
+    check(opened(tmp_path, "pack-quantized", quantised_twins.pack_quantized(matrix)), matrix)
 
 
 def test_CK11_one_scale_for_the_whole_matrix(tmp_path):
     matrix = twin(24, 64, 0)
     matrix.scale[:] = 0.25
     for shape in ((), (1,), (1, 1)):
-        tensors = packed_twins.pack_quantized(matrix) | {"weight_scale": np.full(shape, 0.25, np.float32)}
+        tensors = quantised_twins.pack_quantized(matrix) | {"weight_scale": np.full(shape, 0.25, np.float32)}
         check(opened(tmp_path, "pack-quantized", tensors), matrix)
 
 
@@ -93,13 +93,13 @@ def test_CK11_one_scale_for_the_whole_matrix(tmp_path):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_CK12_signed_bytes(tmp_path, group, symmetric):
     matrix = twin(40, 256, group, symmetric, bits=8)
-    check(opened(tmp_path, "int-quantized", packed_twins.int_quantized(matrix)), matrix)
+    check(opened(tmp_path, "int-quantized", quantised_twins.int_quantized(matrix)), matrix)
 
 
 @pytest.mark.parametrize(("group", "symmetric"), SHAPES)
 def test_CK13_awq_of_every_group(tmp_path, group, symmetric):
     matrix = twin(40, 256, group, symmetric)
-    tensors = packed_twins.awq(matrix)
+    tensors = quantised_twins.awq(matrix)
     assert tensors["qweight"].shape == (256, 5)
     check(opened(tmp_path, "awq", tensors), matrix)
 
@@ -120,8 +120,8 @@ def test_CK14_gptq_of_every_group_and_version(tmp_path, group, symmetric, versio
     if version == 1:
         matrix.zero[matrix.zero == 0] = 1  # cannot be told from 2**bits there
     said = Settings(less_one=version == 1)
-    check(opened(tmp_path, "gptq", packed_twins.gptq(matrix, version), said), matrix)
-    check(opened(tmp_path, "gptq", packed_twins.gptq(matrix, version, with_order=False), said), matrix)
+    check(opened(tmp_path, "gptq", quantised_twins.gptq(matrix, version), said), matrix)
+    check(opened(tmp_path, "gptq", quantised_twins.gptq(matrix, version, with_order=False), said), matrix)
 
 
 def test_CK14_gptq_by_hand(tmp_path):
@@ -138,9 +138,9 @@ def test_CK14_a_zero_point_of_zero_in_version_1(tmp_path):
     """GPTQModel takes 1 off whole words, so that 0 borrows; others write 15, of which it is not known what it means."""
     matrix = twin(40, 128, 32, symmetric=False)
     assert (matrix.zero == 0).any()
-    source = opened(tmp_path, "gptq", packed_twins.gptq(matrix, borrow=True), Settings(by_words=True))
+    source = opened(tmp_path, "gptq", quantised_twins.gptq(matrix, borrow=True), Settings(by_words=True))
     check(source, matrix)
-    source = opened(tmp_path, "gptq", packed_twins.gptq(matrix))
+    source = opened(tmp_path, "gptq", quantised_twins.gptq(matrix))
     with pytest.raises(BadCheckpoint, match="version 1 hold 15, which programs read as 16 or as 0"):
         source.zeros(0, 40)
 
@@ -148,16 +148,16 @@ def test_CK14_a_zero_point_of_zero_in_version_1(tmp_path):
 def test_CK14_act_order_is_the_group_of_every_input(tmp_path):
     matrix = twin(40, 128, 32)
     matrix.group_of = np.random.default_rng(3).permutation(matrix.group_of)
-    check(opened(tmp_path, "gptq", packed_twins.gptq(matrix)), matrix)
-    check(opened(tmp_path, "pack-quantized", packed_twins.pack_quantized(matrix)), matrix)
+    check(opened(tmp_path, "gptq", quantised_twins.gptq(matrix)), matrix)
+    check(opened(tmp_path, "pack-quantized", quantised_twins.pack_quantized(matrix)), matrix)
 
 
 def test_a_stated_group_size_is_taken_where_the_last_group_is_short(tmp_path):
     matrix = twin(24, 160, 64)
-    source = opened(tmp_path, "pack-quantized", packed_twins.pack_quantized(matrix), Settings(group_size=64))
+    source = opened(tmp_path, "pack-quantized", quantised_twins.pack_quantized(matrix), Settings(group_size=64))
     check(source, matrix)
     with pytest.raises(BadCheckpoint, match="3 groups do not divide 160 inputs"):
-        opened(tmp_path, "pack-quantized", packed_twins.pack_quantized(matrix))
+        opened(tmp_path, "pack-quantized", quantised_twins.pack_quantized(matrix))
 
 
 @given(st.data())
@@ -221,7 +221,7 @@ def test_tensors_that_do_not_fit_each_other_are_named(tmp_path, layout, word, ar
 
 def test_a_tensor_is_read_once_for_all_its_chunks(tmp_path, monkeypatch):
     matrix = twin(40, 64)
-    source = opened(tmp_path, "awq", packed_twins.awq(matrix))
+    source = opened(tmp_path, "awq", quantised_twins.awq(matrix))
     read: list[str] = []
     whole = Stored.array
     monkeypatch.setattr(Stored, "array", lambda self: read.append(self.name) or whole(self))
@@ -232,9 +232,9 @@ def test_a_tensor_is_read_once_for_all_its_chunks(tmp_path, monkeypatch):
 
 
 def test_what_was_read_last_is_what_is_kept(tmp_path, monkeypatch):
-    from phi4mini.weights.checkpoints import packed_ints
+    from phi4mini.weights.checkpoints import quantised_layouts
 
-    monkeypatch.setattr(packed_ints, "_MOST_KEPT", 100)
+    monkeypatch.setattr(quantised_layouts, "_MOST_KEPT", 100)
     write_safetensors(tmp_path / "t.safetensors", {f"m.{i}": np.full(20, i, np.int32) for i in range(4)})
     file = SafetensorsFile(tmp_path / "t.safetensors")
     kept = Kept()

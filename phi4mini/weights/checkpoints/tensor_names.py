@@ -1,7 +1,7 @@
-"""What every checkpoint calls its tensors: one table a family, ours to theirs; the inverse is derived.
+"""The names of tensors in checkpoints: one table for each family, from our names to theirs; the inverse is derived.
 
-Promises: every array of `Weights` has one entry; a fused matrix lists its parts in the order of its rows. It does not
-know what is inside a tensor.
+Promises: every array of `Weights` has one entry; a fused matrix lists its parts in the order of its rows. This file
+does not know what is inside a tensor.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TABLES: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
     },
 }
 LAYER_ARRAYS = ("input_norm", "qkv", "o", "post_norm", "gate_up", "down")  # fields of LayerWeights, in reading order
-MATRICES = ("embed", "qkv", "o", "gate_up", "down", "head")  # the kinds that have a format; the rest are norms
+MATRICES = ("embed", "qkv", "o", "gate_up", "down", "head")  # the roles that have a format; the rest are norms
 
 
 @dataclass(frozen=True)
@@ -79,33 +79,33 @@ def arrays(config: Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def kind(name: str) -> str:
-    """The last word of our name: what an array is, whichever layer it belongs to."""
+def role(name: str) -> str:
+    """The role of an array, whichever layer it belongs to: the last word of our name, such as qkv or norm."""
     return name.rsplit(".", 1)[-1]
 
 
 def parts(config: Config, dialect: Dialect, present: Collection[str] = ()) -> dict[str, tuple[Part, ...]]:
     """Our name -> the checkpoint's tensors whose rows, joined, make the array.
 
-    `present`: the tensors there are. Where they are not the family's own but the other family's (q, k, v apart in a
-    phi3 checkpoint, or joined in a llama one) and the dialect orders rows alike in both, those are named.
+    `present`: the tensors of the checkpoint. If they have the other family's names (q, k, v apart in a phi3 checkpoint,
+    or joined in a llama one), those are returned; the hf dialect orders rows alike in both families.
     """
     table = TABLES[dialect, config.architecture]
     other = TABLES["hf", "llama" if config.architecture == "phi3" else "phi3"] if dialect == "hf" else table
     found = {}
     for name, shape in arrays(config).items():
         number = name.split(".")[1] if name.startswith("layers.") else ""
-        pattern = f"layers.{{n}}.{kind(name)}" if number else name
+        pattern = f"layers.{{n}}.{role(name)}" if number else name
         theirs, others = ([name.replace("{n}", number) for name in some[pattern]] for some in (table, other))
         if others != theirs and not any(name in present for name in theirs) and all(name in present for name in others):
             theirs = others
-        pieces = _split(config, kind(name), shape, len(theirs))
+        pieces = _split(config, role(name), shape, len(theirs))
         found[name] = tuple(Part(their, piece) for their, piece in zip(theirs, pieces, strict=True))
     return found
 
 
 def inverse(config: Config, dialect: Dialect) -> dict[str, tuple[str, int]]:
-    """The checkpoint's name -> (our name, which of its parts); for writing checkpoints and for naming errors."""
+    """The checkpoint's name -> (our name, number of the part); for writing checkpoints and for error messages."""
     return {part.name: (ours, i) for ours, some in parts(config, dialect).items() for i, part in enumerate(some)}
 
 

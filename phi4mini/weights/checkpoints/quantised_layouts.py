@@ -1,9 +1,9 @@
-"""The integers, scales and zero points of quantised safetensors, in the four layouts that people have of these models.
+"""Readers of quantised safetensors in four layouts: each gives unsigned integers, scales and zero points by rows.
 
-Promises: nothing is rounded; a weight is scale * (integer - zero) with the scale and the zero of its group, integers
-unsigned; a tensor of a wrong shape or dtype is refused by name when the matrix is opened. It does not know which format
-will carry them. Sources: compressed-tensors (pack_quantized.py), AutoAWQ (packing_utils.py), AutoGPTQ (qlinear_cuda.py)
-and GPTQModel (utils/model.py, the change of version 1 to 2).
+Promises: nothing is rounded; a weight is scale * (integer - zero) with the scale and the zero point of its group; a
+tensor of a wrong shape or dtype is refused by name when the matrix is opened. This file does not know which of our
+formats will hold them. Sources: compressed-tensors (pack_quantized.py), AutoAWQ (packing_utils.py), AutoGPTQ
+(qlinear_cuda.py) and GPTQModel (utils/model.py, the change of version 1 to 2).
 
     pack-quantized  weight_packed i32 (rows, cols / 8), weight_zero_point i32 (rows / 8, groups): nibble j is entry j
     int-quantized   weight i8 (rows, cols)
@@ -52,22 +52,24 @@ class Integers(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the quantisation config says that tensors do not: the group size, and how zero points are stored."""
+    """What only the quantisation config tells: the group size, and how zero points are stored."""
 
     group_size: int | None = None
     less_one: bool = True  # GPTQ version 1 stores zero points less one
-    by_words: bool = False  # ... subtracted from whole words, as GPTQModel does: a zero borrows from its neighbour
+    by_words: bool = False  # the one was subtracted from whole words (GPTQModel): a zero borrowed from its neighbour
 
 
 class Kept:
-    """The tensors read last, whole: where rows of a matrix are columns of a tensor, each chunk needs all of it."""
+    """A cache of whole tensors, least recently used dropped first. AWQ and GPTQ store a matrix by columns, so every
+    chunk of rows needs all of a tensor.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._arrays: OrderedDict[Stored, np.ndarray] = OrderedDict()
 
     def array(self, tensor: Stored) -> np.ndarray:
-        """The whole tensor; read again only if others have pushed it out."""
+        """The whole tensor, read from the file unless it is cached."""
         with self._lock:
             if tensor not in self._arrays:
                 self._arrays[tensor] = tensor.array()
@@ -78,7 +80,7 @@ class Kept:
 
 
 class PackQuantized:
-    """compressed-tensors' pack-quantized: rows as they are, eight nibbles or four bytes a word."""
+    """compressed-tensors' pack-quantized: a row of integers is a row of words, eight of 4 bits or four of 8 in each."""
 
     def __init__(self, name: str, tensors: Mapping[str, Stored], settings: Settings) -> None:
         self._packed, self._scale = tensors["weight_packed"], tensors["weight_scale"]
@@ -106,7 +108,7 @@ class PackQuantized:
         return _scale_rows(self._scale, start, stop, self.groups)
 
     def zeros(self, start: int, stop: int) -> np.ndarray:
-        """Zero points of rows start .. stop, int16 (n, groups): the middle where there are none."""
+        """Zero points of rows start .. stop, int16 (n, groups); without stored ones, the middle of the range."""
         middle = 1 << (self.bits - 1)
         if self._zero is None:
             return np.full((stop - start, self.groups), middle, np.int16)
@@ -149,7 +151,7 @@ class IntQuantized:
 
 
 class Columns:
-    """What AWQ and GPTQ share: rows of the matrix are columns of the tensors, scales and zeros (groups, rows)."""
+    """The part that AWQ and GPTQ share: rows of the matrix are columns of each tensor; scales, zeros (groups, rows)."""
 
     def __init__(self, name: str, tensors: Mapping[str, Stored], settings: Settings, kept: Kept) -> None:
         self._name, self._settings, self._kept = name, settings, kept
@@ -210,7 +212,7 @@ class Gptq(Columns):
         return unpack(words, self.bits).reshape(stop - start, -1)
 
     def zeros(self, start: int, stop: int) -> np.ndarray:
-        """Zero points of rows start .. stop, int16 (n, groups). Raises `BadCheckpoint` for those left open."""
+        """Zero points of rows start .. stop, int16 (n, groups). Raises `BadCheckpoint` if a stored one is ambiguous."""
         per_word = 32 // self.bits
         first = start // per_word
         words = np.ascontiguousarray(self._kept.array(self._zero)[:, first : -(-stop // per_word)])
@@ -221,7 +223,7 @@ class Gptq(Columns):
         if not self._settings.less_one or self._settings.by_words:
             return zeros
         top = (1 << self.bits) - 1
-        if (zeros == top).any():  # 0 and 16 both were written so, and the writers' readers disagree
+        if (zeros == top).any():  # programs wrote this for a zero point of 0 as well as of 16, and read it either way
             raise BadCheckpoint(
                 f"{self._name}: qzeros of GPTQ version 1 hold {top}, which programs read as {top + 1} or as 0; "
                 f"save it with checkpoint_format gptq_v2"
@@ -254,14 +256,14 @@ def _scale_groups(name: str, shape: tuple[int, ...], rows: int) -> int:
 
 
 def _scale_rows(tensor: Stored, start: int, stop: int, groups: int) -> np.ndarray:
-    """Rows of a scale or a zero point, (n, groups); one for the whole matrix is repeated."""
+    """Rows of scales or zero points, (n, groups); a single number for the whole matrix is repeated."""
     if tensor.shape in ((), (1,), (1, 1)):
         return np.repeat(tensor.array().reshape(1, 1), stop - start, axis=0)
     return tensor.array(start, stop).reshape(stop - start, groups)
 
 
 def _groups(name: str, cols: int, groups: int, stated: int | None, order: Stored | None) -> np.ndarray:
-    """The group of every input, int64 (cols,): as g_idx has it, else in order."""
+    """The group of every input, int64 (cols,): from g_idx if there is one, else groups of equal size in order."""
     if order is not None:
         index = order.array().reshape(-1).astype(np.int64)
         if index.size != cols or (index.size and not -1 <= index.min() <= index.max() < groups):

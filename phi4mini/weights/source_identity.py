@@ -1,9 +1,9 @@
-"""What a store is made of: where its content lies, and the identity of that content, which the store's header keeps.
+"""The content of a source and its identity: a hash that the header of every store made of it records.
 
-Promises: equal content of one kind has one identity, wherever it lies and whatever it is called; other content has
-another. A hub model is its full id, its revision and its content; a folder or GGUF is its content; the demo is a known
-file; a synthetic model is its number of layers. The table of what a store depends on is in `phi4mini/identity.py`. It
-does not fetch and does not convert (`load.py`).
+Promises: equal content of the same kind has the same identity wherever it lies and whatever it is called; different
+content has a different one. The identity of a hub model covers its id, revision and files; that of a folder or GGUF its
+files; that of a synthetic model its number of layers. phi4mini/identity.py has the table of what a store depends on.
+This file neither fetches nor converts (load.py does).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from phi4mini.weights.sources.source import Source
 
 @dataclass(frozen=True)
 class Origin:
-    """A source with its content at hand. `path`: the folder or file of the content; `identity`: sha256 as hex."""
+    """A source whose content is on this disk. `path`: its folder or file; `identity`: sha256 of the content as hex."""
 
     source: Source
     path: Path | None
@@ -30,31 +30,31 @@ class Origin:
 
     @property
     def fingerprint(self) -> str:
-        """The beginning of the identity, for a file name: what finds a store, and does not prove it."""
+        """The first 16 digits of the identity, for file names: enough to find a store, not to prove what it holds."""
         return self.identity[:16]
 
     @property
     def header(self) -> dict[str, str]:
-        """What the store's header says about where it comes from."""
+        """The `source` of the store's header: name, kind, identity, converter and, of a hub model, revision."""
         told = {"name": self.source.full_name, "kind": self.source.kind, "identity": self.identity}
         told["converter"] = converter(self.source)
         return told if self.revision is None else told | {"revision": self.revision}
 
     def check_unchanged(self) -> None:
-        """Raises `BadInput` if a file is no longer the one that `identity` is about."""
+        """Raises `BadInput` if a file has changed since `identity` was computed."""
         for path, content in self.files.items():
             content.check(path)
 
 
 def converter(source: Source) -> str:
-    """The number of the way in which stores of a source are made."""
+    """The version of the conversion for sources of this kind; a store records it."""
     return str(THINGS["synthetic store" if source.kind == "synthetic" else "store"].version)
 
 
 def identify(source: Source, path: Path | None, say: Callable[[str], None] | None = None) -> Origin:
-    """The origin of a source whose content lies at `path`. `say`: gets a line when reading all of it takes long.
+    """Hash the content at `path`: the origin of a source. `say` receives one line if hashing takes long.
 
-    Raises `NotFound`, `BadCheckpoint`, and `BadInput` for files that change meanwhile.
+    Raises `NotFound`, `BadCheckpoint`, and `BadInput` for files that change while they are read.
     """
     if source.kind == "synthetic":
         return Origin(source, None, key_of("synthetic store", source.name))
@@ -69,7 +69,7 @@ def identify(source: Source, path: Path | None, say: Callable[[str], None] | Non
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """The files that a model is read from, by names that are part of its content."""
+    """The files that a model is read from, by the names that enter its identity: a GGUF's own name does not."""
     if path.is_dir():
         from phi4mini.weights.checkpoints.folder import files_read
 
@@ -79,7 +79,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _revision(path: Path) -> str:
-    """The commit of a file or folder in the hub's cache: what follows `snapshots` in its path."""
+    """The commit of a file or folder in the Hugging Face cache, whose path is .../snapshots/COMMIT/..."""
     parts = path.parts
     at = len(parts) - 1 - parts[::-1].index("snapshots") if "snapshots" in parts else -2
     return parts[at + 1]

@@ -11,14 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.formats.matrix import FORMATS, Matrix, pack_blocks
-from phi4mini.weights.checkpoints.packed_ints import Settings
-from phi4mini.weights.checkpoints.packed_rows import PackedRows
-from phi4mini.weights.checkpoints.rows import Fused
+from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.matrix import Matrix, pack_blocks
+from phi4mini.weights.checkpoints.quantised_layouts import Settings
+from phi4mini.weights.checkpoints.quantised_rows import QuantisedRows
+from phi4mini.weights.checkpoints.row_reader import Fused
 from phi4mini.weights.store.recipes import pack, plan, recipe
-from tests.weights import packed_twins
-from tests.weights.checkpoints.test_packed_ints import LAYOUTS, opened
-from tests.weights.packed_twins import Twin, twin
+from tests.weights import quantised_twins
+from tests.weights.checkpoints.test_quantised_layouts import LAYOUTS, opened
+from tests.weights.quantised_twins import Twin, twin
 
 V2 = Settings(less_one=False)
 VARIANTS: list[tuple[str, int, bool, str, int, str]] = [  # layout, group, symmetric, scale, bits, format
@@ -37,12 +38,12 @@ VARIANTS += [
 VARIANTS += [(layout, 64, symmetric, "F16", 2, "q4") for layout in ("pack-quantized", "gptq") for symmetric in (0, 1)]
 
 
-def rows_of(path: Any, layout: str, matrix: Twin) -> PackedRows:
+def rows_of(path: Any, layout: str, matrix: Twin) -> QuantisedRows:
     more = {"version": 2} if layout == "gptq" else {}
-    return PackedRows(opened(path, layout, LAYOUTS[layout][0](matrix, **more), V2))
+    return QuantisedRows(opened(path, layout, LAYOUTS[layout][0](matrix, **more), V2))
 
 
-def stored(rows: PackedRows, name: str) -> np.ndarray:
+def stored(rows: QuantisedRows, name: str) -> np.ndarray:
     """What a store of that format stands for."""
     fused = Fused([rows])
     data = np.concatenate(list(pack("m", fused, FORMATS[name])))
@@ -160,6 +161,6 @@ def test_scales_that_are_no_numbers_are_refused(tmp_path):
         matrix = twin(48, 256, 64)
         matrix.scale[3, 1] = bad
         (tmp_path / "t.safetensors").unlink(missing_ok=True)
-        rows = PackedRows(opened(tmp_path, "awq", packed_twins.awq(matrix)))
+        rows = QuantisedRows(opened(tmp_path, "awq", quantised_twins.awq(matrix)))
         with pytest.raises(BadCheckpoint, match="NaN or infinity"):
             list(pack("m", Fused([rows]), plan("layers.0.o", Fused([rows]), recipe("q4"), True)))

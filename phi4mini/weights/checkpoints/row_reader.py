@@ -1,7 +1,7 @@
-"""A matrix on its way from a checkpoint to the store, read a few rows at a time so that memory stays small.
+"""Readers of a checkpoint's matrix, a few rows at a time, so that a conversion needs little memory.
 
-Promises: `values` and `blocks` touch only the rows asked for; a fused matrix hands out the rows of its parts in order.
-It does not know where rows come from or how they are stored.
+Promises: `values` and `blocks` read only the rows asked for; `Fused` returns the rows of its parts in order. This file
+does not know where rows come from or how they are stored.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Protocol
 
 import numpy as np
 
-from phi4mini.formats.matrix import FORMATS, Blocks, Format
-from phi4mini.weights.checkpoints.packed_rows import PackedRows
+from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.matrix import Blocks
+from phi4mini.weights.checkpoints.quantised_rows import QuantisedRows
 
-# Formats whose integers and scales another one holds unchanged: only the zero point moves, or a nibble becomes a byte.
+# Format -> wider formats that hold its integers and scales unchanged: the zero point moves, or 4 bits become a byte.
 _WIDER: dict[str, tuple[str, ...]] = {"q4": ("q8",), "q4m": ("q5m",), "q4k": ("q5k",)}
 
 
 class Rows(Protocol):
-    """A readable matrix (rows, cols). `format` is the block format that carries it exactly; None: it holds floats."""
+    """A readable matrix (rows, cols). `format`: the block format that holds it exactly; None if it holds floats."""
 
     @property
     def rows(self) -> int: ...
@@ -33,7 +34,7 @@ class Rows(Protocol):
         ...
 
     def blocks(self, start: int, stop: int) -> Blocks:
-        """Rows start .. stop in `format`, unrounded; only where `format` is not None."""
+        """Rows start .. stop in `format`, unrounded; may be called only if `format` is not None."""
         ...
 
 
@@ -47,24 +48,24 @@ class Fused:
 
     @property
     def format(self) -> Format | None:
-        """The narrowest format that carries every part exactly, if there is one."""
+        """The narrowest format that holds every part exactly; None if there is none."""
         options = [_carriers(part.format) for part in self.parts]
         shared = [name for name in options[0] if all(name in other for other in options[1:])]
         return FORMATS[shared[0]] if shared else None
 
     @property
     def mixed(self) -> bool:
-        """Whether every quantised part has a format that carries it, but no one format carries all parts."""
+        """True if every quantised part has a format that holds it exactly, but no single format holds all parts."""
         return self.format is None and any(part.format for part in self.parts) and not self.unfit
 
     @property
     def unfit(self) -> str:
-        """Why quantised safetensors among the parts are in no format that carries them; empty if there are none."""
-        reasons = (part.unfit for part in self.parts if isinstance(part, PackedRows))
+        """Why no format holds one of the quantised parts exactly; "" if every part has one."""
+        reasons = (part.unfit for part in self.parts if isinstance(part, QuantisedRows))
         return next(filter(None, reasons), "")
 
     def grouped(self) -> list[Fused]:
-        """Neighbouring parts that share a format as one, the others each for itself."""
+        """The parts, neighbours that share a format joined."""
         groups: list[list[Rows]] = []
         for part in self.parts:
             joined = Fused([*groups[-1], part]) if groups else None
@@ -79,7 +80,7 @@ class Fused:
         return np.concatenate([part.values(a, b) for part, a, b in self._cut(start, stop)])
 
     def blocks(self, start: int, stop: int) -> Blocks:
-        """Rows start .. stop in `format`, every part widened to it; only where there is one."""
+        """Rows start .. stop in `format`, every part widened to it; may be called only if `format` is not None."""
         target = self.format
         assert target is not None  # callers ask for blocks only where there is a format
         pieces = []
@@ -99,7 +100,7 @@ class Fused:
 
 
 def carries(source: Format | None, target: Format) -> bool:
-    """Whether `target` holds what `source` holds without rounding anything."""
+    """True if `target` holds every matrix of `source` without rounding."""
     return target.name in _carriers(source)
 
 
