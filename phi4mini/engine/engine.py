@@ -30,7 +30,7 @@ from phi4mini.engine.scoring import Rows, score
 from phi4mini.engine.status import Load
 from phi4mini.engine.verify import draw
 from phi4mini.errors import BadInput, NumericalError, Phi4MiniError, TooLong
-from phi4mini.kernels.cpu import cpu
+from phi4mini.kernels.threads.count import thread_count
 from phi4mini.kernels.threads.pool import Pool
 from phi4mini.model.arrays import Weights
 from phi4mini.model.config import RopeMode
@@ -59,7 +59,7 @@ class Engine:
         if places is not None and not 1 <= places <= MAX_OUTPUTS:
             raise BadInput(f"places must be from 1 to {MAX_OUTPUTS}, got {places}")
         self.config, self.kv = weights.config, kv
-        self.threads = cpu().threads(threads)
+        self.threads = thread_count(threads)
         self.ctx, pages = kv_budget(self.config, kv, weights.nbytes, ctx, kv_tokens, places)
         self.pool = Pool(self.threads)
         self.network = Network(weights, kv, pages, self.pool)

@@ -22,7 +22,6 @@ import operator
 from collections.abc import Callable
 from itertools import product
 
-from phi4mini.kernels.activations import BLOCK, SINK_FIELDS, sink_types, store_block
 from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout, query_type
 from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, Var, kernel, vec
 
@@ -315,38 +314,3 @@ class _Tile:
 
 def _pairwise(v: list[V], join: Callable[[V, V], V]) -> V:
     return join(join(v[0], v[1]), join(v[2], v[3]))
-
-
-@kernel("partial:f32[] counts:i64[] positions:i64[] rows:i64[] " + SINK_FIELDS, sink_types)
-def merge(k: Kernel, format: str, heads: int, head_dim: int) -> None:
-    """Chunks joined in ascending order, divided by l, into the sink (rows, heads * head_dim). positions i64 (rows,)."""
-    chunks = k.load(k.counts.at(8), I64)
-    width = partial_floats(head_dim) * 4
-    first, end = k.share(k.load(k.rows, I64) * heads)
-    for item in k.span(first, end):
-        row, head = item // heads, item % heads
-        base = k.partial.at(item * chunks * width)
-        out = [k.var(vec(F32), k.load_float(base.at(d * 4))) for d in range(0, head_dim, LANES)]
-        peak = k.var(F32, k.load(base.at(head_dim * 4), F32))
-        total = k.var(F32, k.load(base.at(head_dim * 4 + 4), F32))
-        for chunk in k.span(1, k.load(k.positions.at(row * 8), I64) // CHUNK + 1):
-            part = base.at(chunk * width)
-            theirs = k.load(part.at(head_dim * 4), F32)
-            new = k.maximum(peak.get(), theirs)
-            a, b = k.exp(peak.get() - new), k.exp(theirs - new)
-            peak.set(new)
-            total.set(k.fma(total.get(), a, k.load(part.at(head_dim * 4 + 4), F32) * b))
-            for i, o in enumerate(out):
-                o.set(k.fma(o.get(), k.splat(a), k.load_float(part.at(i * LINE)) * k.splat(b)))
-        inverse = k.splat(k.like(1.0, F32) / total.get())
-        for pair in range(0, head_dim // LANES, 2):
-            block = head * (head_dim // BLOCK) + pair // 2
-            low, high = out[pair].get() * inverse, out[pair + 1].get() * inverse
-            odd = (pair // 2) % 2 == 1
-            if head_dim % (2 * BLOCK) == 0:
-                store_block(k, format, heads * head_dim, row, block, odd, low, high)
-                continue
-            with k.when((block % 2).equals(0)):
-                store_block(k, format, heads * head_dim, row, block, False, low, high)
-            with k.when((block % 2).equals(1)):
-                store_block(k, format, heads * head_dim, row, block, True, low, high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from phi4mini.formats.matrix import FORMATS, LANES, pack_blocks, pack_dense
-from phi4mini.kernels import activations, matmul
+from phi4mini.kernels import activations, matmul, matmul_dense
 from phi4mini.kernels.lang.kernel import Spec
 from phi4mini.kernels.threads.pool import Call, aligned
 from tests import tiny
@@ -56,7 +56,8 @@ class Case:
         if self.format.block:
             return matmul.matmul(name, rows, strips, self.cols, residual)
         wide = matmul.tile_strips(strips)
-        return matmul.dense(format=name, tall=matmul.dense_tall(rows), wide=wide, cols=self.cols, residual=residual)
+        tall = matmul_dense.dense_tall(rows)
+        return matmul_dense.dense(format=name, tall=tall, wide=wide, cols=self.cols, residual=residual)
 
     def product(
         self, rows: int, first: int = 0, residual: bool = False, threads: int = 1, panel: int | None = None

@@ -22,8 +22,8 @@ import numpy as np
 
 from phi4mini.errors import BadCheckpoint, BadInput
 from phi4mini.formats.matrix import FORMATS, LANES, Format, pack_blocks, pack_dense, quantize_blocks
-from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.round_weights import GROUP, encode_blocks
+from phi4mini.kernels.threads.count import most_threads
 from phi4mini.model.arrays import StackFormat
 from phi4mini.weights.checkpoints.names import kind
 from phi4mini.weights.checkpoints.rows import Fused, carries, widen
@@ -107,7 +107,7 @@ def pack(name: str, rows: Fused, format: Format | StackFormat) -> Iterator[np.nd
 
 def ordered(work: Callable[[int], np.ndarray], items: range) -> Iterator[np.ndarray]:
     """work(item) for every item, on a few threads, results in order, never more than a few of them in memory."""
-    threads = min(cpu().max_threads, _MOST_THREADS)
+    threads = min(most_threads(), _MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[np.ndarray]] = deque()
         try:

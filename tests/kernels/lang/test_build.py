@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 
 from phi4mini.formats.matrix import FORMATS
-from phi4mini.kernels import activations, attention, gather, matmul, norm, refine_logits, rope, swiglu
+from phi4mini.kernels import (
+    activations,
+    attention,
+    attention_merge,
+    gather,
+    matmul,
+    matmul_dense,
+    norm,
+    refine_logits,
+    rope,
+    swiglu,
+)
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.build import Library, Target, compile_object
 from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel
@@ -33,8 +44,8 @@ MAIN = [
     attention.attend(kind="int8", **HEADS, tall=2),
 ]
 INTEGER_FREE = [
-    matmul.dense(format="bf16", tall=3, wide=4, cols=128, residual=True),
-    attention.merge(format="q4", heads=4, head_dim=32),
+    matmul_dense.dense(format="bf16", tall=3, wide=4, cols=128, residual=True),
+    attention_merge.merge(format="q4", heads=4, head_dim=32),
     norm.rmsnorm(format="q8", cols=128, fine=4),
     refine_logits.refine(format="q4", cols=128, fine=4),
     swiglu.swiglu(format="q4", cols=128),
