@@ -18,17 +18,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from phi4mini.formats.matrix import FORMATS, Format
-from phi4mini.kernels.lang.kernel import I8, I64, Kernel, V, kernel
+from phi4mini.kernels.lang.kernel import I8, LANES, Kernel, V, kernel
 
 BLOCK = 32
 _FINER = 254.0  # half a step either way, on -127 .. 127
 # Every operation with a sink declares these; a dense sink uses q only.
-SINK_FIELDS = "q:activation[] scale:f32[] start:i32[] sums:f32[]"
+SINK_FIELDS = "q:activation[rows, width] scale:f32[rows, groups] start:i32[rows, runs] sums:f32[rows, groups]"
 
 
-def sink_types(params: dict[str, Any]) -> dict[str, str]:
-    """What `activation[]` is, by the staging parameter `format` of a kernel with a sink."""
-    return {"activation[]": "i8[]" if FORMATS[params["format"]].block else "f32[]"}
+def sink_names(params: dict[str, Any]) -> dict[str, str | int | None]:
+    """What the names in SINK_FIELDS are, by the staging parameters of a kernel with a sink: `format`, and `cols` or the
+    heads that make up a row. `strip_bytes`: of a matrix of that format that reads it.
+    """
+    f, cols = FORMATS[params["format"]], params["cols"] if "cols" in params else params["heads"] * params["head_dim"]
+    width, strip = f.padded(cols), f.strip_bytes(cols)
+    if not f.block:  # scales and sums are there and not looked at
+        return {"activation": "f32", "width": width, "groups": None, "runs": None, "strip_bytes": strip}
+    groups, runs = width // f.act_group, width // f.run
+    return {"activation": "i8", "width": width, "groups": groups, "runs": runs, "strip_bytes": strip}
 
 
 def store_block(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V) -> None:
@@ -108,13 +115,13 @@ def rows_and_parts(k: Kernel, rows: V, cols: int, body: Callable[[V, V, V], None
         body(row, start, k.minimum(stop, cols // BLOCK))
 
 
-@kernel("x:f32[] rows:i64[] " + SINK_FIELDS, sink_types)
+@kernel("x:f32[rows, cols] rows:i64[1] " + SINK_FIELDS, sink_names)
 def quantize(k: Kernel, format: str, cols: int) -> None:
     """f32 rows (rows, cols) into a sink."""
 
     def part(row: V, first: V, end: V) -> None:
         for block, odd in pairs_of_blocks(k, cols, first, end):
-            at = k.x.at((row * cols + block * BLOCK) * 4)
-            store_block(k, format, cols, row, block, odd, k.load_float(at), k.load_float(at.at(64)))
+            x, col = k.x[row], block * BLOCK
+            store_block(k, format, cols, row, block, odd, k.load_float(x[col]), k.load_float(x[col + LANES]))
 
-    rows_and_parts(k, k.load(k.rows, I64), cols, part)
+    rows_and_parts(k, k.load(k.rows), cols, part)

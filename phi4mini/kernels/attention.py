@@ -22,7 +22,7 @@ import operator
 from collections.abc import Callable
 from itertools import product
 
-from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout, query_type
+from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout, query_names
 from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, Var, kernel, vec
 
 TILE_WORDS = 4  # of a tile, i64: first row, number of rows, position of the first row, address of its page table (i32)
@@ -69,9 +69,9 @@ def _state_floats(head_dim: int) -> int:
 
 
 @kernel(
-    "q:query[] q_scale:f32[] q_start:i32[] pool:u8[] page_stride:int tiles:i64[] counts:i64[] partial:f32[] "
-    "scale:float window:int ticket:i64[] scratch:u8[] scratch_stride:int",
-    query_type,
+    "q:query[_, heads * head_dim] q_scale:f32[_, heads] q_start:i32[_, heads] pool:u8[] page_stride:int "
+    "tiles:i64[_, 4] counts:i64[3] partial:f32[] scale:float window:int ticket:i64[1] scratch:u8[] scratch_stride:int",
+    query_names,
 )
 def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall: int) -> None:
     """tiles i64 (n, 4); counts i64: [n, chunks of the longest row, KV heads of one item]; partial f32 (rows, heads,
@@ -79,7 +79,7 @@ def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall:
 
     window: a key is seen while query position - key position < window.
     """
-    tiles, chunks, together = (k.load(k.counts.at(8 * i), I64) for i in range(3))
+    tiles, chunks, together = (k.load(k.counts[i]) for i in range(3))
     parts = (together + (kv_heads - 1)) // together
     scratch = k.scratch.at(k.tid * k.scratch_stride)
     with k.until() as leave:

@@ -4,25 +4,25 @@ softmax (attention.py), divided by l, into the activations that the output proje
 
 from __future__ import annotations
 
-from phi4mini.kernels.activations import BLOCK, SINK_FIELDS, sink_types, store_block
+from phi4mini.kernels.activations import BLOCK, SINK_FIELDS, sink_names, store_block
 from phi4mini.kernels.attention import partial_floats
 from phi4mini.kernels.kv import CHUNK
-from phi4mini.kernels.lang.kernel import F32, I64, LANES, LINE, Kernel, kernel, vec
+from phi4mini.kernels.lang.kernel import F32, LANES, LINE, Kernel, kernel, vec
 
 
-@kernel("partial:f32[] counts:i64[] positions:i64[] rows:i64[] " + SINK_FIELDS, sink_types)
+@kernel("partial:f32[] counts:i64[3] positions:i64[rows] rows:i64[1] " + SINK_FIELDS, sink_names)
 def merge(k: Kernel, format: str, heads: int, head_dim: int) -> None:
     """Chunks joined in ascending order, divided by l, into the sink (rows, heads * head_dim). positions i64 (rows,)."""
-    chunks = k.load(k.counts.at(8), I64)
+    chunks = k.load(k.counts[1])
     width = partial_floats(head_dim) * 4
-    first, end = k.share(k.load(k.rows, I64) * heads)
+    first, end = k.share(k.load(k.rows) * heads)
     for item in k.span(first, end):
         row, head = item // heads, item % heads
         base = k.partial.at(item * chunks * width)
         out = [k.var(vec(F32), k.load_float(base.at(d * 4))) for d in range(0, head_dim, LANES)]
         peak = k.var(F32, k.load(base.at(head_dim * 4), F32))
         total = k.var(F32, k.load(base.at(head_dim * 4 + 4), F32))
-        for chunk in k.span(1, k.load(k.positions.at(row * 8), I64) // CHUNK + 1):
+        for chunk in k.span(1, k.load(k.positions[row]) // CHUNK + 1):
             part = base.at(chunk * width)
             theirs = k.load(part.at(head_dim * 4), F32)
             new = k.maximum(peak.get(), theirs)

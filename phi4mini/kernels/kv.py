@@ -22,9 +22,14 @@ PAGE = 64  # tokens of a page: one block of the online softmax
 CHUNK = 1024  # tokens after which attention starts a new partial result, on every machine and for any number of threads
 
 
-def query_type(params: dict[str, Any]) -> dict[str, str]:
-    """What `query[]` is, by the staging parameter `kind`, the KV cache's: queries are stored as keys are."""
-    return {"query[]": "i8[]" if params["kind"] == "int8" else "f32[]"}
+def query_names(params: dict[str, Any]) -> dict[str, str | int | None]:
+    """What `query` is, by the staging parameter `kind`, the KV cache's: queries are stored as keys are. `units`: the
+    heads of q, k and v together.
+    """
+    return {
+        "query": "i8" if params["kind"] == "int8" else "f32",
+        "units": params["heads"] + 2 * params["kv_heads"],
+    }
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phi4mini.formats.matrix import FORMATS, LANES, LINE, Format
-from phi4mini.kernels.activations import SINK_FIELDS, sink_types
+from phi4mini.kernels.activations import SINK_FIELDS, sink_names
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec
 
@@ -57,7 +57,11 @@ def tile_rows(wide: int) -> int:
 # few rows ------------------------------------------------------------------------------------------------------------
 
 
-@kernel("weights:u8[] " + SINK_FIELDS + " out:f32[] strips:int out_stride:int", sink_types)
+@kernel(
+    "weights:u8[strips * strip_bytes] " + SINK_FIELDS + " out:f32[rows:out_stride, strips * 16] "
+    "strips:int out_stride:int",
+    sink_names,
+)
 def rows_few(k: Kernel, format: str, rows: int, cols: int, residual: bool) -> None:
     """Weights streamed once, `rows` accumulators a strip. q s8 (rows, cols); scale, sums f32 and start i32: see
     quantize.py.
@@ -143,9 +147,9 @@ def _dots(k: Kernel, x: Activations, lines: V, unit: V, rows: int) -> list[list[
 
 
 @kernel(
-    "weights:u8[] " + SINK_FIELDS + " out:f32[] strips:int out_stride:int "
-    "rows:i64[] ticket:i64[] scratch:u8[] scratch_stride:int",
-    sink_types,
+    "weights:u8[strips * strip_bytes] " + SINK_FIELDS + " out:f32[rows:out_stride, strips * 16] "
+    "strips:int out_stride:int rows:i64[1] ticket:i64[1] scratch:u8[] scratch_stride:int",
+    sink_names,
 )
 def rows_many(k: Kernel, format: str, wide: int, cols: int, residual: bool, panel: int = SMALL_PANEL) -> None:
     """Tiles of 64 outputs handed out by ticket, the last ones in parts; rows (i64 in memory) are computed `tall` at a

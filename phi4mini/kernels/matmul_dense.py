@@ -10,7 +10,11 @@ from phi4mini.formats.matrix import FORMATS
 from phi4mini.kernels.lang.kernel import F32, I64, LINE, Kernel, kernel, vec
 
 
-@kernel("weights:u8[] x:f32[] out:f32[] strips:int out_stride:int rows:i64[] ticket:i64[]")
+@kernel(
+    "weights:u8[strips * strip_bytes] x:f32[rows, cols] out:f32[rows:out_stride, strips * 16] "
+    "strips:int out_stride:int rows:i64[1] ticket:i64[1]",
+    lambda params: {"strip_bytes": FORMATS[params["format"]].strip_bytes(params["cols"])},
+)
 def dense(k: Kernel, format: str, tall: int, wide: int, cols: int, residual: bool) -> None:
     """f32 and bf16 weights: acc = fma(w, x, acc) over ascending inputs, tiles of `tall` rows x `wide` strips handed
     out by ticket.

@@ -11,14 +11,15 @@ sets everybody's step. On the demo model this cuts the KL that int8 q and k cost
 
 from __future__ import annotations
 
-from phi4mini.kernels.kv import PAGE, KVLayout, query_type
-from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, LANES, Kernel, V, kernel, vec
+from phi4mini.kernels.kv import PAGE, KVLayout, query_names
+from phi4mini.kernels.lang.kernel import F32, I8, I32, LANES, Kernel, V, kernel, vec
 
 
 @kernel(
-    "qkv:f32[] stride:int cos:f32[] sin:f32[] rows:i64[] pages:i64[] slots:i64[] pool:u8[] page_stride:int "
-    "q:query[] q_scale:f32[] q_start:i32[]",
-    query_type,
+    "qkv:f32[rows:stride, units * head_dim] stride:int cos:f32[rows, half] sin:f32[rows, half] rows:i64[1] "
+    "pages:i64[rows] slots:i64[rows] pool:u8[] page_stride:int "
+    "q:query[rows, heads * head_dim] q_scale:f32[rows, heads] q_start:i32[rows, heads]",
+    query_names,
 )
 def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, half: int) -> None:
     """qkv f32 (rows, (heads + 2 kv_heads) * head_dim), `stride` bytes from row to row, rotated in place; cos, sin f32
@@ -30,17 +31,17 @@ def rope_append(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, 
     """
     layout = KVLayout(kind, head_dim, kv_heads)
     units = heads + 2 * kv_heads
-    first, end = k.share(k.load(k.rows, I64) * units)
+    first, end = k.share(k.load(k.rows) * units)
     for item in k.span(first, end):
         row, unit = item // units, item % units
-        x = k.qkv.at(row * k.stride + unit * (head_dim * 4))
+        x = k.qkv[row, unit * head_dim]
         with k.when(unit < heads + kv_heads):
-            _rotate(k, x, k.cos.at(row * (half * 4)), k.sin.at(row * (half * 4)), half)
+            _rotate(k, x, k.cos[row], k.sin[row], half)
         with k.when(unit < heads):
             _put_query(k, x, row * heads + unit, kind, head_dim)
         with k.when(unit >= heads):
-            page = k.pool.at(k.load(k.pages.at(row * 8), I64) * k.page_stride)
-            slot = k.load(k.slots.at(row * 8), I64)
+            page = k.pool.at(k.load(k.pages[row]) * k.page_stride)
+            slot = k.load(k.slots[row])
             with k.when(unit < heads + kv_heads):
                 _put_key(k, x, page.at((unit - heads) * layout.head_bytes), slot, layout)
             with k.when(unit >= heads + kv_heads):

@@ -17,12 +17,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 
+from phi4mini.kernels.lang.arguments import Dim, Fields, Type, resolve, split
 from phi4mini.kernels.lang.isa import Dots
-from phi4mini.kernels.lang.values import F16, F32, I8, I16, I32, I64, LANES, LINE, PTR, V, Var, size_of, vec
+from phi4mini.kernels.lang.values import F16, F32, I8, I16, I32, I64, LANES, LINE, PTR, Ref, V, Var, size_of, vec
 
 __all__ = [
     "F16",
@@ -36,6 +38,7 @@ __all__ = [
     "PTR",
     "SIGNATURE",
     "Kernel",
+    "Ref",
     "Spec",
     "V",
     "Var",
@@ -44,6 +47,7 @@ __all__ = [
 ]
 
 SIGNATURE = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # of every kernel: argument block, thread, threads
+_ELEMENTS = {"f32": F32, "f16": F16, "u8": I8, "i8": I8, "i32": I32, "i64": I64}
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Spec:
     """One kernel to be had: which function, with which staging parameters. `fields`: (name, type) of its arguments."""
 
     emit: Callable[..., None]
-    fields: tuple[tuple[str, str], ...]
+    fields: Fields
     params: tuple[tuple[str, Any], ...]
 
     @property
@@ -63,20 +67,24 @@ class Spec:
 
 
 def kernel(
-    fields: str, types: Callable[[dict[str, Any]], dict[str, str]] | None = None
+    fields: str, names: Callable[[dict[str, Any]], dict[str, str | int | None]] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., Spec]]:
     """Declare an operation and its run-time arguments `name:type`, in the order of its argument block.
 
-    A type is `int` (i64), `float` (f32), an array `f32[]`, `f16[]`, `u8[]`, `i8[]`, `i32[]`, `i64[]`, or `ptr`, an
-    address that nothing is known about. Arguments are checked against it when a call is recorded (`Call` in pool.py).
-    `types`: further names of types, from the staging parameters, for an argument whose type depends on them.
+    A type is `int` (i64), `float` (f32), `ptr` (an address that nothing is known about) or an array with its sizes,
+    `f32[rows, cols]`: see arguments.py. Arguments are checked against it when a call is recorded (`Call` in pool.py).
+    `names`: further element types and sizes, from the staging parameters; a size of None is any.
     """
-    declared = tuple((name, kind) for name, kind in (field.split(":") for field in fields.split()))
+    declared = split(fields)
 
     def declare(emit: Callable[..., None]) -> Callable[..., Spec]:
+        @cache  # a program of 32 layers asks for each of its kernels 32 times
+        def of(params: tuple[tuple[str, Any], ...]) -> Spec:
+            known = dict(params)
+            return Spec(emit, resolve(declared, known | (names(known) if names else {})), params)
+
         def staged(**params: Any) -> Spec:
-            named = types(params) if types else {}
-            return Spec(emit, tuple((name, named.get(kind, kind)) for name, kind in declared), tuple(params.items()))
+            return of(tuple(params.items()))
 
         staged.__doc__, staged.__name__ = emit.__doc__, emit.__name__
         return staged
@@ -87,17 +95,20 @@ def kernel(
 class Kernel(Dots):
     """The writer of one function `void name(ptr args, i64 tid, i64 threads)`; args is a block of 64-bit fields."""
 
-    def __init__(self, module: ir.Module, name: str, fields: tuple[tuple[str, str], ...], isa: str) -> None:
+    def __init__(self, module: ir.Module, name: str, fields: Fields, isa: str) -> None:
         self.module, self.isa = module, isa
         self.function = ir.Function(module, SIGNATURE, name)
         self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
         body = self.function.append_basic_block("body")
         block, tid, threads = (V(self, a) for a in self.function.args)
         self.tid, self.threads = tid, threads
-        self._fields = {}
-        for i, (field, kind) in enumerate(fields):
-            as_type = PTR if kind.endswith("[]") else {"ptr": PTR, "int": I64, "float": F32}[kind]
+        self._fields: dict[str, V] = {}
+        for i, (field, type) in enumerate(fields):
+            as_type = PTR if type.array else {"ptr": PTR, "int": I64, "float": F32}[type.kind]
             self._fields[field] = self.load(block.at(8 * i), as_type, align=8)
+        for field, type in fields:
+            if type.array:
+                self._fields[field] = Ref(self, self._fields[field].v, _ELEMENTS[type.kind], self._strides(type))
         self._entry_end = self.b.branch(body)
         self.b.position_at_end(body)
 
@@ -106,6 +117,16 @@ class Kernel(Dots):
             return self.__dict__["_fields"][name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def _strides(self, type: Type) -> tuple[V | int | None, ...]:
+        """Bytes from one to the next along each dimension of an array; None where only its caller knows."""
+        apart: int | None = type.itemsize  # by the declared sizes
+        strides: list[V | int | None] = []
+        for dim in reversed(type.dims or (Dim("_"),)):
+            strides.insert(0, apart if dim.stride is None else self._fields[dim.stride])
+            known = dim.size is not None and dim.times is None and dim.stride is None
+            apart = apart * dim.size if known and apart is not None and dim.size is not None else None
+        return tuple(strides)
 
     def finish(self) -> None:
         self.b.ret_void()
@@ -118,8 +139,14 @@ class Kernel(Dots):
 
     # memory ----------------------------------------------------------------------------------------------------------
 
-    def load(self, p: V, type: ir.Type, align: int | None = None) -> V:
-        """Read a value; alignment defaults to one element, so any address that fits the element is safe."""
+    def load(self, p: V, type: ir.Type | None = None, align: int | None = None) -> V:
+        """Read a value, of an array one of its elements unless a type is given; alignment defaults to one element, so
+        any address that fits the element is safe.
+        """
+        if type is None:
+            if not isinstance(p, Ref):
+                raise TypeError("load needs a type: this address is not of a declared array")
+            type = p.of
         element = type.element if isinstance(type, ir.VectorType) else type
         return V(self, self.b.load(p.v, align=align or size_of(element), typ=type))
 

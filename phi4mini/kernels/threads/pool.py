@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from phi4mini.kernels.lang import build
+from phi4mini.kernels.lang.arguments import as_word, check_shape
 from phi4mini.kernels.lang.kernel import I64, PTR, Kernel, Spec, V, kernel
 from phi4mini.kernels.threads.crew import Crew
 
@@ -33,9 +34,9 @@ _MOST_THREADS = 0xFFFF
 class Call:
     """One operation of a program: a kernel and its arguments by name, as 64-bit words (a float by its bits).
 
-    A kernel reads memory as the type it declared, whatever lies there. So every argument is checked against that type
-    here, where a call is recorded, and not on the way to the kernel. Raises TypeError or ValueError naming kernel and
-    argument.
+    Every argument is checked against its declaration (lang/arguments.py) when the call is recorded, because a kernel
+    takes what lies at an address for what it declared. Raises TypeError or ValueError that names kernel, argument, what
+    was declared and what was given.
     """
 
     def __init__(self, spec: Spec, **arguments: int | float | np.ndarray) -> None:
@@ -48,18 +49,22 @@ class Call:
         self.set(**arguments)
 
     def set(self, **arguments: int | float | np.ndarray) -> None:
-        """Change arguments; the next run of a program takes them."""
-        fields = {name: (i, kind) for i, (name, kind) in enumerate(self.spec.fields)}
-        for name, value in arguments.items():
-            if name not in fields:
-                raise TypeError(f"{self.spec.name} has no argument {name!r}; it takes {list(fields)}")
-            i, kind = fields[name]
-            try:
-                self.block[i] = _as_word(value, kind)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{self.spec.name}: {name} {error}") from None
-            if isinstance(value, np.ndarray):
-                self.keep[name] = value
+        """Change arguments; the next run of a program takes them. After an error none has changed."""
+        words = dict(zip((name for name, _ in self.spec.fields), self.block.tolist(), strict=True))
+        for name in arguments:
+            if name not in words:
+                raise TypeError(f"{self.spec.name} has no argument {name!r}; it takes {list(words)}")
+        keep = self.keep | {name: value for name, value in arguments.items() if isinstance(value, np.ndarray)}
+        types, name = dict(self.spec.fields), ""
+        try:
+            for name, value in arguments.items():
+                words[name] = as_word(value, types[name])
+            for name, array in keep.items():
+                check_shape(array, types[name], words.__getitem__)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.spec.name}: {name} {error}") from None
+        self.block[:] = list(words.values())
+        self.keep = keep
 
 
 class Program:
@@ -229,40 +234,3 @@ def aligned(shape: int | tuple[int, ...], dtype: type | np.dtype = np.float32, a
     raw = np.zeros(count * dtype.itemsize + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
     return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
-
-
-_DTYPES: dict[str, np.dtype] = {
-    "f32[]": np.dtype(np.float32),
-    "f16[]": np.dtype(np.float16),
-    "u8[]": np.dtype(np.uint8),
-    "i8[]": np.dtype(np.int8),
-    "i32[]": np.dtype(np.int32),
-    "i64[]": np.dtype(np.int64),
-}
-
-
-def _as_word(value: int | float | np.ndarray, kind: str) -> int:
-    """A value of a declared type as the 64 bits of an argument block."""
-    if (dtype := _DTYPES.get(kind)) is not None:
-        return _address(value, dtype)
-    if kind == "float" and isinstance(value, (int, float, np.floating)):
-        return int(np.array([value, 0], np.float32).view(np.int64)[0])
-    if kind in ("int", "ptr") and isinstance(value, (int, np.integer)):
-        return int(value)
-    raise TypeError(f"is {kind}, got {_told(value)}")
-
-
-def _address(value: object, dtype: np.dtype) -> int:
-    if not isinstance(value, np.ndarray) or value.dtype != dtype:
-        raise TypeError(f"is an array of {dtype}, got {_told(value)}")
-    # Rows may lie apart, and kernels are told how far; what lies in a row must lie together.
-    if value.ndim and value.shape[-1] > 1 and value.strides[-1] != dtype.itemsize:
-        raise ValueError(f"has {value.strides[-1]} bytes from one {dtype} of a row to the next")
-    address = int(value.__array_interface__["data"][0])  # half the time of value.ctypes.data
-    if address % dtype.itemsize:
-        raise ValueError(f"begins inside a {dtype}, at address {address}")
-    return address
-
-
-def _told(value: object) -> str:
-    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
