@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -82,7 +83,11 @@ class Library:
             wanted = [s for s in dict.fromkeys(specs) if s not in self._addresses]
             objects = {s: self._unkept.get(s) or _read(self._file(s)) or self._compile(s) for s in wanted}
             if objects:
+                start = time.perf_counter()
                 self._load(objects)
+                _log.debug("%d kernels loaded in %.1f ms", len(objects), 1e3 * (time.perf_counter() - start))
+            if wanted and (folder := os.environ.get("PHI4MINI_KEEP_IR")):
+                keep_text(wanted, self.target, Path(folder))
 
     def prepare(self, specs: Iterable[Spec]) -> None:
         """Compile what is not on disk yet, saying so in one line; a run that comes to need it will not wait."""
@@ -103,7 +108,9 @@ class Library:
                     file.unlink()
 
     def _compile(self, spec: Spec) -> bytes:
+        start = time.perf_counter()
         code = compile_object(spec, self.target)
+        _log.debug("%s: %d bytes in %.0f ms", spec.name, len(code), 1e3 * (time.perf_counter() - start))
         try:
             _write(self._file(spec), code)
         except (OSError, Phi4MiniError) as error:
@@ -186,6 +193,19 @@ def assembly(spec: Spec, target: Target) -> str:
     """What the CPU will run, as text: for tests and for reading."""
     machine = target.machine()
     return machine.emit_assembly(optimize(write_ir(spec, target.isa, target.triple), machine))
+
+
+def keep_text(specs: Iterable[Spec], target: Target, folder: Path) -> None:
+    """Write the IR (.ll) and the assembly (.s) of kernels, by their names, for a reader. A folder that cannot be
+    written is said once and stops nothing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for spec in specs:
+            (folder / f"{spec.name}.ll").write_text(write_ir(spec, target.isa, target.triple), "utf-8")
+            (folder / f"{spec.name}.s").write_text(assembly(spec, target), "utf-8")
+    except OSError as error:
+        _log.warning("PHI4MINI_KEEP_IR: %s", error)
 
 
 @cache

@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -38,6 +37,7 @@ __all__ = [
     "PTR",
     "SIGNATURE",
     "Kernel",
+    "Operation",
     "Ref",
     "Spec",
     "V",
@@ -46,6 +46,7 @@ __all__ = [
     "vec",
 ]
 
+Names = Callable[[dict[str, Any]], dict[str, str | int | None]]  # staging parameters to element types and sizes
 SIGNATURE = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # of every kernel: argument block, thread, threads
 _ELEMENTS = {"f32": F32, "f16": F16, "u8": I8, "i8": I8, "i32": I32, "i64": I64}
 
@@ -66,30 +67,33 @@ class Spec:
         return "_".join(words).replace(".", "_").replace("-", "m")
 
 
-def kernel(
-    fields: str, names: Callable[[dict[str, Any]], dict[str, str | int | None]] | None = None
-) -> Callable[[Callable[..., None]], Callable[..., Spec]]:
+class Operation:
+    """A function that writes kernels, with the declaration of their arguments; called with staging parameters it gives
+    the `Spec` of one of them.
+    """
+
+    def __init__(self, emit: Callable[..., None], fields: str, names: Names | None) -> None:
+        self.emit, self.__doc__, self.__name__ = emit, emit.__doc__, emit.__name__
+        self._declared, self._names = split(fields), names
+        self._specs: dict[tuple[tuple[str, Any], ...], Spec] = {}
+
+    def __call__(self, **params: Any) -> Spec:
+        """The spec of one kernel. Raises TypeError where the declaration uses a name that is none of the parameters."""
+        key = tuple(params.items())
+        if key not in self._specs:  # a program of 32 layers asks for each of its kernels 32 times
+            known = params | (self._names(params) if self._names else {})
+            self._specs[key] = Spec(self.emit, resolve(self._declared, known), key)
+        return self._specs[key]
+
+
+def kernel(fields: str, names: Names | None = None) -> Callable[[Callable[..., None]], Operation]:
     """Declare an operation and its run-time arguments `name:type`, in the order of its argument block.
 
     A type is `int` (i64), `float` (f32), `ptr` (an address that nothing is known about) or an array with its sizes,
     `f32[rows, cols]`: see arguments.py. Arguments are checked against it when a call is recorded (`Call` in pool.py).
     `names`: further element types and sizes, from the staging parameters; a size of None is any.
     """
-    declared = split(fields)
-
-    def declare(emit: Callable[..., None]) -> Callable[..., Spec]:
-        @cache  # a program of 32 layers asks for each of its kernels 32 times
-        def of(params: tuple[tuple[str, Any], ...]) -> Spec:
-            known = dict(params)
-            return Spec(emit, resolve(declared, known | (names(known) if names else {})), params)
-
-        def staged(**params: Any) -> Spec:
-            return of(tuple(params.items()))
-
-        staged.__doc__, staged.__name__ = emit.__doc__, emit.__name__
-        return staged
-
-    return declare
+    return lambda emit: Operation(emit, fields, names)
 
 
 class Kernel(Dots):

@@ -8,9 +8,11 @@ and from time to time more again. The number of threads changes no bit, so this 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
+_log = logging.getLogger(__name__)
 _SLOW = 1.3  # times the usual: a lost core costs more than this, memory's own slow phases mostly less
 _TRIALS = 3  # passes that a trial takes the best of
 _RETRY_SECONDS = (1.0, 30.0)  # how soon a reduced crew tries one thread more: doubling, up to the second
@@ -55,6 +57,7 @@ class Crew:
             self._try(self._size + 1)
 
     def _try(self, size: int) -> None:
+        _log.debug("trying %d threads instead of %d", size, self._size)
         self._home, self._size, self._trial, self._slow_in_a_row = self._size, size, [], 0
         self._retry_at = self._clock() + self._wait
 
@@ -63,6 +66,7 @@ class Crew:
         self._trial = None
         if best < 0.95 * self._usual[self._home]:
             self._usual[self._size] = best
+            _log.debug("staying with %d threads: %.1f ms a pass", self._size, 1e3 * best)
             return
         if self._size > self._home:
             self._wait = min(2 * self._wait, _RETRY_SECONDS[1])

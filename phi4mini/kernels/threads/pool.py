@@ -13,6 +13,7 @@ would be late by up to 5 ms, and everybody with it.
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from phi4mini.kernels.lang.arguments import as_word, check_shape
 from phi4mini.kernels.lang.kernel import I64, PTR, Kernel, Spec, V, kernel
 from phi4mini.kernels.threads.crew import Crew
 
+_log = logging.getLogger(__name__)
 _SPINS_BEFORE_YIELD = 2000  # about 50 us of pauses: longer than any wait on an undisturbed machine
 _SPINS_BEFORE_SLEEP = 10_000  # between passes; waking who sleeps takes 160 us on a virtual machine
 # The mailbox: number of the pass << 16 | its threads; what they run (0: the end), and its argument; mutex; condition.
@@ -97,6 +99,7 @@ class Pool:
         self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True) for i in range(1, threads)]
         for worker in self._workers:
             worker.start()
+        _log.debug("a pool of %d threads", threads)
 
     def run(self, program: Program, profile: bool = False) -> None:
         """Run all calls of a program; with `profile`, program.cycles[i] .. [i + 1] brackets call i in time-stamp

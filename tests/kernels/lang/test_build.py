@@ -198,6 +198,36 @@ def test_names_tell_kernels_apart() -> None:
     assert all(name.isidentifier() for name in names)
 
 
+def test_ir_and_assembly_are_kept_where_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of kernels that are compiled and of kernels that the cache holds."""
+    Library(folder=tmp_path / "kernels").need(SAMPLE)
+    for name, specs in (("cached", SAMPLE), ("new", [gather.gather(cols=96)])):
+        monkeypatch.setenv("PHI4MINI_KEEP_IR", str(tmp_path / name))
+        library = Library(folder=tmp_path / "kernels")
+        library.need(specs)
+        kept = {file.name: file.read_text() for file in (tmp_path / name).iterdir()}
+        assert set(kept) == {spec.name + end for spec in specs for end in (".ll", ".s")}
+        target = library.target
+        assert kept[f"{specs[0].name}.ll"] == build.write_ir(specs[0], target.isa, target.triple)
+        assert kept[f"{specs[0].name}.s"] == build.assembly(specs[0], target)
+    monkeypatch.setenv("PHI4MINI_KEEP_IR", str(tmp_path / "kernels" / next((tmp_path / "kernels").iterdir()).name))
+    library = Library(folder=tmp_path / "kernels")
+    library.need(SAMPLE)
+    assert gathered(library) and caplog.text.count("PHI4MINI_KEEP_IR: ") == 1
+
+
+def test_debug_records_tell_what_was_compiled_and_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "phi4mini.kernels")
+    Library(folder=tmp_path).need(SAMPLE)
+    Library(folder=tmp_path).need(SAMPLE)
+    lines = [record.message for record in caplog.records]
+    assert [line.split(":")[0] for line in lines[:3]] == [spec.name for spec in SAMPLE]
+    assert all("bytes in" in line for line in lines[:3])
+    assert [line.startswith("3 kernels loaded in") for line in lines[3:]] == [True, True]
+
+
 # other CPUs ---------------------------------------
 
 
