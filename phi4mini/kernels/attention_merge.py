@@ -1,5 +1,8 @@
 """The partial results of attention joined: chunks of 1,024 tokens in ascending order, by the formula of the online
 softmax (attention.py), divided by l, into the activations that the output projection reads.
+
+An operation of its own, because the chunks of a row may have been computed by different threads: the barrier between
+the two is what makes them whole, and the ascending order is what makes the sum independent of who computed which.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ def merge(k: Kernel, format: str, heads: int, head_dim: int) -> None:
             for i, o in enumerate(out):
                 o.set(k.fma(o.get(), k.splat(a), k.load_float(part.at(i * LINE)) * k.splat(b)))
         inverse = k.splat(k.like(1.0, F32) / total.get())
+        # Whether a block of 32 is the first or the second of its 64 inputs is known while staging if a head has whole
+        # pairs; else it depends on the head, and both forms are written.
         for pair in range(0, head_dim // LANES, 2):
             block = head * (head_dim // BLOCK) + pair // 2
             low, high = out[pair].get() * inverse, out[pair + 1].get() * inverse

@@ -1,5 +1,7 @@
-"""RMSNorm into the next matmul's activations: x / sqrt(mean(x^2) + eps) * weight (HF: the product with the weight
-comes last).
+"""RMSNorm into the next matmul's activations: x / sqrt(mean(x^2) + eps) * weight.
+
+The order is that of HF's Phi3RMSNorm: the product with the weight comes last. Squares are summed in 16 chains of fma, a
+lane each, then as a tree.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from phi4mini.kernels.lang.kernel import F32, LANES, Kernel, V, kernel, vec
 
 @kernel("x:f32[rows:stride, cols] stride:int weight:f32[cols] eps:float rows:i64[1] " + SINK_FIELDS, sink_names)
 def rmsnorm(k: Kernel, format: str, cols: int, fine: int = 0) -> None:
-    """x f32 (rows, cols), `stride` bytes from row to row; weight f32 (cols,). Where a row is split among threads, each
-    of them sums all of it: same bits.
+    """x f32 (rows, cols), `stride` bytes from row to row; weight f32 (cols,).
 
-    With `fine`, what rounding takes from row m goes into row m + fine (store_fine).
+    Where a row is split among threads, each of them sums the squares of all of it: 12 KB from cache is cheaper than a
+    barrier, and the bits are those of one thread. With `fine`, the rounding error of row m goes into row m + fine
+    (store_fine).
     """
     put = partial(store_fine, fine=fine) if fine else store_block
 

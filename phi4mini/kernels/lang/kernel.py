@@ -7,8 +7,11 @@ that is ordinary Python happens at staging time: unrolling is a list comprehensi
 
 The logical vector width is 16 on every CPU; LLVM splits it where registers are narrower. No fast-math: a fused
 multiply-add is written as `fma`, sums are written in their order, so the same source gives the same bits on every
-instruction set. The few operations whose best form depends on it (`dot4`, `high_nibble`) live in dots.py, exact
-integers on all of them; values.py has `V` itself.
+instruction set. The few operations whose best form depends on the CPU (`dot4`, `high_nibble`) are in isa.py, exact
+integers on all of them; values.py has `V` itself, arguments.py the declarations.
+
+Why a language of our own: C needs a compiler on the user's machine, and Numba has no int8 dot product, no say over a
+vector's width and no promise about the order of a sum (docs/decisions/llvmlite.md).
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """A readable symbol, unique among specs: norm_rows=1_..."""
+        """A readable symbol, unique among specs: norm_rmsnorm_format_q4_cols_3072."""
         module = self.emit.__module__.rsplit(".", 1)[-1]
         words = [module, self.emit.__name__] + [f"{k}_{v}" for k, v in self.params]
         return "_".join(words).replace(".", "_").replace("-", "m")
@@ -178,7 +181,7 @@ class Kernel(Dots):
         return self.spread(p, I32).bits(vec(I8, 64))
 
     def prefetch(self, p: V, locality: int = 2) -> None:
-        """Locality 3 is into L1, 2 into L2."""
+        """Fetch a line ahead of use: locality 3 is into L1, 2 into L2. An address beyond an array is harmless."""
         f = self.declare("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
         self.b.call(f, [p.v, *(ir.Constant(I32, x) for x in (0, locality, 1))])
 
@@ -266,7 +269,9 @@ class Kernel(Dots):
         return V(self, (self.b.sext if signed else self.b.zext)(a.v, to))
 
     def tree(self, a: V, join: Callable[[V, V], V]) -> V:
-        """All lanes joined in a fixed tree: halves, quarters, ..."""
+        """All lanes joined in a fixed tree: halves, quarters, ... (LLVM's own reduction is one lane after the other, or
+        in an order of its choice.)
+        """
         while a.type.count > 1:
             half = a.type.count // 2
             if half == 1:
@@ -281,8 +286,10 @@ class Kernel(Dots):
         return self.tree(a, self.maximum)
 
     def magnitude(self, values: list[V]) -> V:
-        """The largest |x| over all lanes of f32 vectors, NaN if one is: maximum would drop it, its bits are above all
-        numbers'.
+        """The largest |x| over all lanes of f32 vectors, NaN if one is NaN.
+
+        Compared as integers: non-negative floats are ordered like their bits, and the bits of NaN are above those of
+        every number, while a maximum of floats would drop it.
         """
         bits = [self.absolute(v).bits(vec(I32, v.type.count)) for v in values]
         largest = bits[0]
@@ -334,7 +341,9 @@ class Kernel(Dots):
         self.b.call(self.declare("sched_yield", I32, []), [])
 
     def library(self, name: str, *args: V) -> None:
-        """Call a function of the C library that takes pointers and returns an int, which is not looked at."""
+        """Call a function of the C library that takes pointers; its int result is ignored. The linker of the JIT finds
+        the symbol in the process.
+        """
         self.b.call(self.declare(name, I32, [a.type for a in args]), [a.v for a in args])
 
     def call(self, address: V, block: V, tid: V, threads: V) -> None:
