@@ -1,4 +1,4 @@
-"""docs/howto/add-a-kernel.md does what it says: its files are written, its commands run, its output is what it shows."""
+"""docs/howto/add-a-kernel.md does what it says: its files are written, its commands run, its output is as it shows."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A page holds all layers one after the other, so that the cache takes memory only
 array a layer, each would be rounded up to a huge page: 64 MB for the first token, of which this saves 60.
 
 Int8: a token's K and V of one head are 8-bit integers under one f32 scale each (max|x| / 127). K is stored plus 128,
-because dot4 multiplies unsigned by signed. A line of K is 16 tokens x 4 dims, a line of V 16 dims x 4 tokens: q . k sums
-over dims and p . v over tokens, and dot4 sums four neighbours.
+because dot4 multiplies unsigned by signed. A line of K is 16 tokens x 4 dims, a line of V 16 dims x 4 tokens: q . k
+sums over dims and p . v over tokens, and dot4 sums four neighbours.
 
     K  [4 groups of 16 tokens][dim / 4][16 tokens][4 dims] u8
     V  [16 groups of 4 tokens][dim / 16][16 dims][4 tokens] s8

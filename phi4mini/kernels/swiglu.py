@@ -1,7 +1,7 @@
 """SwiGLU into the next matmul's activations: up * gate / (1 + exp(-gate)).
 
-Each row has all of gate first, then all of up, as HF's gate_up_proj gives them. A large negative gate gives a number near
-0 and never NaN, because `exp` stays finite.
+Each row has all of gate first, then all of up, as HF's gate_up_proj gives them. A large negative gate gives a number
+near 0 and never NaN, because `exp` stays finite.
 """
 
 from __future__ import annotations
