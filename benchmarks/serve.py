@@ -31,7 +31,7 @@ from benchmarks.server.prompts import prompts
 from benchmarks.server.served import Served
 from benchmarks.server.wire import Target, WireError, fetch
 from benchmarks.workers.driver import Worker, WorkerFailed
-from phi4mini.kernels.cpu import cpu
+from phi4mini.kernels.threads.count import thread_count
 
 RESULTS = Path(__file__).parent / "results"
 _TURNS = 4  # questions of each user: enough for the end of a phase, when some have none left, to weigh little
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(a: argparse.Namespace) -> dict[str, Any]:
     """Every number of users in turn, then the peer where it is asked for."""
-    threads = cpu().threads()
+    threads = thread_count()
     with ExitStack() as stack:
         served = stack.enter_context(Served(a.serve, a.options)) if a.serve else None
         target = Target.parse(served.url if served else a.url, os.environ.get("OPENAI_API_KEY"))

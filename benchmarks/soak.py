@@ -197,12 +197,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def result_of(soaked: Soaked, a: argparse.Namespace) -> dict[str, Any]:
     """Everything that goes into the JSON."""
-    from phi4mini.kernels.cpu import cpu
+    from phi4mini.kernels.threads.count import thread_count
 
     mix = soaked.mix
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine.describe(cpu().threads()),
+        "machine": machine.describe(thread_count()),
         "model": Path(mix.model).name,
         "minutes": a.minutes,
         "users": a.users,

@@ -16,7 +16,7 @@ from benchmarks import peers
 from benchmarks.peers import Absent
 from benchmarks.workers.driver import Worker, WorkerFailed
 from phi4mini.kernels import peak
-from phi4mini.kernels.cpu import cpu
+from phi4mini.kernels.threads.count import thread_count
 from phi4mini.weights.load import ensure_store
 from phi4mini.weights.store.store import OpenModel, open_store
 
@@ -28,7 +28,7 @@ class Bench:
 
     def __init__(self, layers: int, rounds: int, quick: bool) -> None:
         self.layers, self.rounds, self.quick = layers, rounds, quick
-        self.threads = cpu().threads()
+        self.threads = thread_count()
         self.data: dict[str, Any] = {}
         self.ceilings: dict[str, list[float]] = {"read_gb_s": [], "dot_gops": []}
         self.absent: dict[str, str] = {}

@@ -44,9 +44,9 @@ def open_model(values: Mapping[str, Any]) -> Model:
 
 def note_threads(asked: int | None) -> None:
     """One line if fewer threads are used than were asked for."""
-    from phi4mini.kernels.cpu import cpu
+    from phi4mini.kernels.threads.count import thread_note
 
-    if note := cpu().threads_note(asked):
+    if note := thread_note(asked):
         say(note)
 
 

@@ -78,11 +78,12 @@ def _processor() -> Finding:
 
 def _threads() -> Finding:
     from phi4mini.kernels.cpu import cpu
+    from phi4mini.kernels.threads.count import most_threads
 
-    here = cpu()
+    here, most = cpu(), most_threads()
     quota = "no quota" if here.quota is None else f"a quota of {here.quota:g} CPUs"
-    text = f"{here.max_threads}: {here.cpus} logical CPUs allowed, {here.cores} physical cores among them, {quota}"
-    facts = {"threads": here.max_threads, "cpus": here.cpus, "cores": here.cores, "quota": here.quota}
+    text = f"{most}: {here.cpus} logical CPUs allowed, {here.cores} physical cores among them, {quota}"
+    facts = {"threads": most, "cpus": here.cpus, "cores": here.cores, "quota": here.quota}
     return Finding("threads", text, facts)
 
 
@@ -208,10 +209,10 @@ def tiny_weights() -> Any:
 
 
 def _ceilings() -> Finding:
-    from phi4mini.kernels.cpu import cpu
     from phi4mini.kernels.peak import dot_peak, read_bandwidth
+    from phi4mini.kernels.threads.count import most_threads
 
-    threads = cpu().max_threads
+    threads = most_threads()
     read, dots = read_bandwidth(threads), dot_peak(threads)
     text = f"{read:.1f} GB/s read from memory, {dots:.0f} GOPS int8, with {threads} threads"
     return Finding("ceilings", text, {"read_gb_s": read, "dot_gops": dots, "threads": threads})

@@ -31,8 +31,8 @@ from phi4mini.engine.scoring import Rows, score
 from phi4mini.engine.status import EngineFacts, Load
 from phi4mini.engine.verify import Verifier, note_prompt
 from phi4mini.errors import BadInput, NumericalError, Phi4MiniError, TooLong
-from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.kv import PAGE
+from phi4mini.kernels.threads.count import thread_count
 from phi4mini.kernels.threads.pool import Pool
 from phi4mini.model.arrays import Weights
 from phi4mini.model.config import RopeMode
@@ -73,7 +73,7 @@ class Engine:
         if places is not None and not 1 <= places <= MAX_OUTPUTS:
             raise BadInput(f"places must be from 1 to {MAX_OUTPUTS}, got {places}")
         self.config = weights.config
-        count = pool.threads if pool else cpu().threads(threads)
+        count = pool.threads if pool else thread_count(threads)
         self.ctx, affordable = kv_budget(self.config, kv, weights.nbytes, ctx, kv_tokens, places)
         self.pool = pool or Pool(count)
         self.pages = Pages(affordable if pages is None else pages)

@@ -1,15 +1,19 @@
-"""Where an operation puts the activations that the next matmul reads: f32 as they are, or int8 in groups of 32 or 16
-(formats/matrix.py).
+"""Where an operation puts the activations that the next matmul reads, its *sink*: f32 as they are, or int8 in groups of
+32 or 16 (formats/).
 
     scale = max|x| / 127          q = round_even(x * (127 / max|x|))          an all-zero group has scale 0
     start = -zero * sum(q)        the integer start value of a run: folds the weights' zero point in
                                   (times the `factor` that unpack.py leaves on those weights)
     sums  = scale * sum(q)        what a weight format's minimum is multiplied by
 
-The head's activations are kept finer: a second row has what q left over, 254 times finer; refine_logits.py
-multiplies it where it matters.
+The head's activations are kept finer: a second row holds the rounding error of q in steps 254 times finer, and
+refine_logits.py multiplies it where it matters.
 
-Groups are this small because of the error: on the demo model groups of 256 gave five times the KL of 32 (docs/log.md).
+Groups are this small because of the error: on the demo model groups of 32, 64 and 256 gave a KL of 0.0036, 0.0066 and
+0.019 (docs/log.md). Groups of 256 would give prefill 6 points more of the dot units' peak, for five times the error.
+
+No pass of its own quantises: norm, swiglu and attention's merge write int8 while they have the numbers in registers.
+These small operations are about 1 % of a token, so fusing them into the matmuls as well would not pay.
 """
 
 from __future__ import annotations
@@ -18,18 +22,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from phi4mini.formats.layout import FORMATS, Format
-from phi4mini.kernels.lang.kernel import I8, I64, Kernel, V, kernel
+from phi4mini.kernels.lang.kernel import I8, LANES, Kernel, V, kernel
 from phi4mini.kernels.unpack import factor
 
 BLOCK = 32
 _FINER = 254.0  # half a step either way, on -127 .. 127
-# Every operation with a sink declares these; a dense sink uses q only.
-SINK_FIELDS = "q:activation[] scale:f32[] start:i32[] sums:f32[]"
+# Every operation with a sink declares these arguments; a sink of floats uses q only.
+SINK_FIELDS = "q:activation[rows, width] scale:f32[rows, groups] start:i32[rows, runs] sums:f32[rows, groups]"
 
 
-def sink_types(params: dict[str, Any]) -> dict[str, str]:
-    """What `activation[]` is, by the staging parameter `format` of a kernel with a sink."""
-    return {"activation[]": "i8[]" if FORMATS[params["format"]].block else "f32[]"}
+def sink_names(params: dict[str, Any]) -> dict[str, str | int | None]:
+    """What the names in SINK_FIELDS are, by the staging parameters of a kernel with a sink: `format`, and `cols` or the
+    heads that make up a row. `strip_bytes`: of a matrix of that format that reads it.
+    """
+    f, cols = FORMATS[params["format"]], params["cols"] if "cols" in params else params["heads"] * params["head_dim"]
+    width, strip = f.padded(cols), f.strip_bytes(cols)
+    if not f.block:  # scales and sums are there and not looked at
+        return {"activation": "f32", "width": width, "groups": None, "runs": None, "strip_bytes": strip}
+    groups, runs = width // f.act_group, width // f.run
+    return {"activation": "i8", "width": width, "groups": groups, "runs": runs, "strip_bytes": strip}
 
 
 def store_block(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V) -> None:
@@ -49,8 +60,8 @@ def store_block(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, 
 
 
 def store_fine(k: Kernel, format: str, cols: int, row: V, block: V, odd: bool, low: V, high: V, fine: int) -> None:
-    """As store_block, and what it left over as row `row + fine`: the products of both are to be added. Dense sinks need
-    no second one.
+    """As store_block, and the rounding error as row `row + fine`; the products of both rows are to be added. A sink of
+    floats needs no second row.
     """
     f = FORMATS[format]
     if not f.block:
@@ -69,7 +80,9 @@ def _groups(f: Format, low: V, high: V) -> list[tuple[int, list[V]]]:
 
 
 def _rounded(k: Kernel, values: list[V]) -> tuple[list[V], V, V]:
-    """Values as integers of -127 .. 127, with their scale and its inverse."""
+    """Values as integers of -127 .. 127, with their scale and its inverse. Never -128: AVX2 moves the sign of a weight
+    over to its activation (isa.py), and -128 has no opposite in 8 bits.
+    """
     peak = k.magnitude(values)
     inverse = k.select(peak > 0.0, k.like(127.0, peak) / peak, 0.0)
     return [k.to_int(x * inverse) for x in values], peak * (1.0 / 127.0), inverse
@@ -78,8 +91,8 @@ def _rounded(k: Kernel, values: list[V]) -> tuple[list[V], V, V]:
 def _store_group(
     k: Kernel, f: Format, cols: int, row: V, block: V, i: int, odd: bool, whole: list[V], scale: V
 ) -> None:
-    """The i-th group of a block. A run is never longer than a group of activations, and never shorter
-    (formats/matrix.py).
+    """The i-th group of a block: one scale, one start value, one sum. A run is as long as a group of activations in
+    every format, so one start value is enough.
     """
     width = f.padded(cols)
     to = k.q.at(row * width + block * BLOCK + i * f.act_group)
@@ -101,7 +114,9 @@ def pairs_of_blocks(k: Kernel, cols: int, first: V, end: V) -> Iterator[tuple[V,
 
 
 def rows_and_parts(k: Kernel, rows: V, cols: int, body: Callable[[V, V, V], None]) -> None:
-    """Split rows x blocks among threads: whole rows, or parts of rows where there are fewer rows than threads."""
+    """Split rows x blocks among threads: whole rows, or parts of rows where there are fewer rows than threads. Parts
+    begin at an even block, because the two halves of a pair of 64 inputs have start values of different factors.
+    """
     pairs = -(-cols // (2 * BLOCK))
     parts = k.select(rows < k.threads, k.threads, 1)
     first, end = k.share(rows * parts)
@@ -111,13 +126,13 @@ def rows_and_parts(k: Kernel, rows: V, cols: int, body: Callable[[V, V, V], None
         body(row, start, k.minimum(stop, cols // BLOCK))
 
 
-@kernel("x:f32[] rows:i64[] " + SINK_FIELDS, sink_types)
+@kernel("x:f32[rows, cols] rows:i64[1] " + SINK_FIELDS, sink_names)
 def quantize(k: Kernel, format: str, cols: int) -> None:
     """f32 rows (rows, cols) into a sink."""
 
     def part(row: V, first: V, end: V) -> None:
         for block, odd in pairs_of_blocks(k, cols, first, end):
-            at = k.x.at((row * cols + block * BLOCK) * 4)
-            store_block(k, format, cols, row, block, odd, k.load_float(at), k.load_float(at.at(64)))
+            x, col = k.x[row], block * BLOCK
+            store_block(k, format, cols, row, block, odd, k.load_float(x[col]), k.load_float(x[col + LANES]))
 
-    rows_and_parts(k, k.load(k.rows, I64), cols, part)
+    rows_and_parts(k, k.load(k.rows), cols, part)

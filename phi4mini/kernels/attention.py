@@ -1,18 +1,22 @@
 """Causal attention over the paged cache: one arithmetic for one row or many, so decode and prefill give equal bits.
 
-A query's KV axis is cut into chunks of 1,024 tokens (fixed, so that the number of threads cannot matter), a chunk
-into pages of 64. Per page, in ascending order, for each query by itself (FlashAttention's online softmax):
+The KV axis of a query is cut into chunks of 1,024 tokens, a chunk into pages of 64. The cuts are fixed, so that neither
+the number of threads nor the other rows of a pass can change a sum. Per page, in ascending order, for each query by
+itself (FlashAttention's online softmax):
 
     s = (q . k) * scale          m' = max(m, max s)          p = exp(s - m'), 0 where masked          a = exp(m - m')
     l = l a + sum p              o = o a + p . v
 
-`attend` leaves (o, m, l) of each (row, head, chunk) in scratch memory; `merge` joins the chunks in ascending order by
-the same formula, divides by l and puts the row where the output projection reads it. With an int8 cache q . k is exact
-in integers under the scales of q and k; p times V's scales is rounded to 16 bits against its largest in the page, and
-p . v is exact in integers, upper and lower byte apart. (8 bits of p alone cost 0.0002 of KL on the demo model.)
+`attend` leaves (o, m, l) of each (row, head, chunk) in `partial`; attention_merge.py joins the chunks in ascending
+order by the same formula, divides by l and puts the row where the output projection reads it. With an int8 cache q . k
+is exact in integers under the scales of q and k; p times V's scales is rounded to 16 bits against its largest in the
+page, and p . v is exact in integers, upper and lower byte apart. (8 bits of p alone cost 0.0002 of KL on the demo
+model; the second byte takes up to a third of attention's time in a long prefill.)
 
-The queries of one KV head are done together, `tall` rows of them, so K and V are read once for all;
-where there is work enough, a thread takes the KV heads of a page one after the other, as they lie.
+What binds: one row waits for memory, a tile of a prompt for the dot units and the softmax (keys 24 % of its time,
+softmax 27, values 54, measured apart). So the query heads of one KV head and the `tall` rows of a tile are done
+together, and K and V are read once for all of them. Where there is work enough, a thread takes the KV heads of a page
+one after the other, as they lie in memory. What is read next is prefetched while the units are busy.
 """
 
 from __future__ import annotations
@@ -22,24 +26,28 @@ import operator
 from collections.abc import Callable
 from itertools import product
 
-from phi4mini.kernels.activations import BLOCK, SINK_FIELDS, sink_types, store_block
-from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout, query_type
+from phi4mini.kernels.kv import CHUNK, PAGE, KVLayout, query_names
 from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, LANES, LINE, PTR, Kernel, V, Var, kernel, vec
 
 TILE_WORDS = 4  # of a tile, i64: first row, number of rows, position of the first row, address of its page table (i32)
-LOW = -1e30  # smaller than any score, and finite: differences stay numbers
-GROUPS = PAGE // LANES
-ABREAST = 3  # queries whose softmax is written side by side: 6 % of attention over one by one, more spill registers
+LOW = -1e30  # of a hidden key: smaller than any score, and finite, because -inf minus -inf would be NaN
+GROUPS = PAGE // LANES  # vectors of scores in a page
+# Queries whose softmax is written side by side. 256 rows at 4,096 tokens: one 68.3 ms, two 64.9, three 64.4, four 66.0.
+ABREAST = 3
 
 
 def heights(group: int) -> tuple[int, ...]:
-    """Rows of a tile that kernels are made for: one, two (a guess of one token), about 12 queries (prefill)."""
+    """Rows of a tile that kernels are made for: one, two (a guess of one token), about 12 queries (prefill).
+
+    Twelve queries are twelve sums of upper and twelve of lower bytes (24 of 32 registers). The tile of two exists
+    because a guess of one token in a tile of four cost 1.32 of one row at 4,000 tokens, and costs 1.12 in its own.
+    """
     tallest = max(1, 12 // group)
     return tuple(sorted({1, min(2, tallest), tallest}))
 
 
 def height(longest: int, group: int) -> int:
-    """The tile for a pass whose longest run has so many rows."""
+    """The smallest tile that holds `longest`, the rows of the longest run of a pass; else the tallest tile."""
     return next((rows for rows in heights(group) if rows >= longest), heights(group)[-1])
 
 
@@ -54,9 +62,10 @@ def scratch_bytes(tall: int, group: int, kv_heads: int, head_dim: int) -> int:
 
 
 def heads_together(items: int, kv_heads: int, threads: int) -> int:
-    """KV heads of one item where there are `items` tiles x chunks: as many as leave each thread four items. They lie
-    side by side in a page, and memory is faster the longer one reads on: 14 GB/s a core in scattered blocks of one
-    head, 21 of four (Zen 4).
+    """KV heads of one item where there are `items` tiles x chunks: as many as leave each thread four items.
+
+    Heads lie side by side in a page, and memory is faster the longer one reads on: 14 GB/s a core in scattered blocks
+    of one head, 21 of four, 30 in long runs (Zen 4). Four items a thread, so that none waits long for the last one.
     """
     together = kv_heads
     while together > 1 and items * -(-kv_heads // together) < 4 * threads:
@@ -70,9 +79,9 @@ def _state_floats(head_dim: int) -> int:
 
 
 @kernel(
-    "q:query[] q_scale:f32[] q_start:i32[] pool:u8[] page_stride:int tiles:i64[] counts:i64[] partial:f32[] "
-    "scale:float window:int ticket:i64[] scratch:u8[] scratch_stride:int",
-    query_type,
+    "q:query[_, heads * head_dim] q_scale:f32[_, heads] q_start:i32[_, heads] pool:u8[] page_stride:int "
+    "tiles:i64[_, 4] counts:i64[3] partial:f32[] scale:float window:int ticket:i64[1] scratch:u8[] scratch_stride:int",
+    query_names,
 )
 def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall: int) -> None:
     """tiles i64 (n, 4); counts i64: [n, chunks of the longest row, KV heads of one item]; partial f32 (rows, heads,
@@ -80,7 +89,7 @@ def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall:
 
     window: a key is seen while query position - key position < window.
     """
-    tiles, chunks, together = (k.load(k.counts.at(8 * i), I64) for i in range(3))
+    tiles, chunks, together = (k.load(k.counts[i]) for i in range(3))
     parts = (together + (kv_heads - 1)) // together
     scratch = k.scratch.at(k.tid * k.scratch_stride)
     with k.until() as leave:
@@ -96,8 +105,11 @@ def attend(k: Kernel, kind: str, heads: int, kv_heads: int, head_dim: int, tall:
 
 
 class _Tile:
-    """The queries of `tall` rows against one chunk, one KV head after the other in each page. Rows past the tile's
-    number are computed and not stored.
+    """The queries of `tall` rows against one chunk, one KV head after the other in each page. A tile with fewer rows
+    repeats its last row, so that inner loops have no branch; the repetitions are not stored.
+
+    Scratch memory of a thread: scores (later probabilities) of a page, a and the step of integers of every query; then
+    m, l and o of every query of every KV head of the item, which live from page to page.
     """
 
     def __init__(
@@ -110,14 +122,14 @@ class _Tile:
         self.start, self.table = k.load(tile.at(16), I64), k.load(tile.at(24), PTR)
         self.heads, self.chunk, self.chunks = heads, chunk, chunks
         n = len(self.queries)
-        self.few = n <= 4  # too few sums to keep the units busy
+        self.few = n <= 4  # so few sums that each would wait for its own last addition (latency 4, one a cycle)
         self.scores = scratch
         self.alphas = scratch.at(n * PAGE * 4)
         self.steps = self.alphas.at(n * LINE)
         self.states = self.steps.at(n * LINE)
 
     def at_head(self, head: V, first: V) -> None:
-        """Turn to the head-th KV head; `first` is the item's first."""
+        """Turn to KV head number `head`; `first` is the first one of this item."""
         n = len(self.queries)
         self.head = head
         self.peaks = self.states.at((head - first) * (n * _state_floats(self.dim) * 4))
@@ -125,7 +137,7 @@ class _Tile:
         self.out = self.sums.at(n * LINE)
 
     def index(self, r: int, g: int) -> V:
-        """Which (row, head) a query is; a row past the last repeats the last one."""
+        """The index of a query in arrays of (row, head); a row past the last repeats the last one."""
         row = self.first_row + self.k.minimum(self.k.like(r, I64), self.rows - 1)
         return row * self.heads + self.head * self.group + g
 
@@ -162,19 +174,22 @@ class _Tile:
                 k.store(self.out.at((i * self.dim + d) * 4), k.const(vec(F32), 0.0))
 
     def page(self, token: V) -> V:
-        """Where the token's page lies."""
+        """The address of the page that holds a token of this sequence."""
         k = self.k
         return k.pool.at(k.widen(k.load(self.table.at(token // PAGE * 4), I32), I64) * k.page_stride)
 
     def dot_keys(self, base: V) -> None:
-        """Scores of all queries against the 64 tokens, without scales, into scratch as i32 or f32. Meanwhile the page's
-        values are fetched.
+        """Scores of all queries against the 64 tokens, without scales, into scratch as i32 or f32.
+
+        Meanwhile the page's values are fetched, a line for each line of keys, so that both streams arrive in time: with
+        the same for the next page's keys (weigh_values) one row at 512 tokens went from 0.24 to 0.11 ms a layer.
         """
         k, whole = self.k, self.layout.kind == "int8"
         lines = self.dim // (4 if whole else 1)  # of one group of 16 tokens
         queries = [self.index(r, g) for r, g in self.queries]
         at = [k.q.at(q * (self.dim * self.layout.width)) for q in queries]
-        # Few queries: integers are summed in parts; floats, whose order counts, for more tokens at once.
+        # Few queries need more independent sums. Integers have no order, so each sum is cut in four parts and keys are
+        # read in one stream; floats keep their order and are summed for all four groups of tokens at once instead.
         together, parts = (1, 4) if self.few and whole else (GROUPS if self.few else 1, 1)
         kind = vec(I32) if whole else vec(F32)
         for group in k.span(0, GROUPS, together):
@@ -193,15 +208,17 @@ class _Tile:
                 k.store(self.scores.at((group + g) * LINE + i * PAGE * 4), total.bits(vec(F32)))
 
     def soften(self, base: V, token: V) -> None:
-        """Scores to probabilities, in place: f32, or u8 in the first 64 bytes. Notes the factor a and the step of the
-        integers.
+        """Scores to probabilities, in place: f32, or the upper bytes of 64 integers and then the lower ones. Leaves the
+        factor a and the step of the integers in scratch, and m and l in the state.
         """
         queries = list(range(len(self.queries)))
         for first in range(0, len(queries), ABREAST):
             self._soften(queries[first : first + ABREAST], base, token)
 
     def _soften(self, some: list[int], base: V, token: V) -> None:
-        """A few queries, step by step side by side: each is one long chain that waits for itself."""
+        """A few queries, step by step side by side: the steps of one query are a chain that waits for itself (a maximum
+        over lanes, exp, a sum), so LLVM gets several chains to interleave.
+        """
         k = self.k
         seen = {i: self._seen(i, token) for i in some}
         scores = {i: self._scores(i, base, seen[i]) for i in some}
@@ -223,7 +240,9 @@ class _Tile:
                 k.store(self.scores.at(i * PAGE * 4 + j * LINE), weights[i][j])
 
     def _seen(self, i: int, token: V) -> list[V]:
-        """Which tokens of the page a query may look at: masks of 16."""
+        """The tokens of the page that a query may look at, four masks of 16: not after its own position, not before the
+        sliding window.
+        """
         k, row = self.k, self.queries[i][0]
         position = self.start + k.minimum(k.like(row, I64), self.rows - 1)
         last = k.narrow(position - token, I32)
@@ -232,7 +251,7 @@ class _Tile:
         return [(at <= last) & (at > low) for at in lanes]
 
     def _scores(self, i: int, base: V, seen: list[V]) -> list[V]:
-        """A query's scores in natural units, LOW where it must not look."""
+        """The scores of a query with all scales in, LOW where it must not look."""
         k, at = self.k, self.scores.at(i * PAGE * 4)
         s = [k.load_float(at.at(j * LINE)) for j in range(GROUPS)]
         factor = k.scale
@@ -243,10 +262,12 @@ class _Tile:
         return [k.select(m, x * factor, LOW) for m, x in zip(seen, s, strict=True)]
 
     def _keep_integers(self, base: V, weights: dict[int, list[V]], seen: dict[int, list[V]]) -> None:
-        """Probabilities times V's scales as 16 bits, upper and lower bytes apart."""
+        """Probabilities times V's scales as 16 bits against the largest of the page, upper and lower bytes apart, as
+        dot4 takes them.
+        """
         k = self.k
         scales = [k.load_float(base.at(self.layout.scale_offset + PAGE * 4 + j * LINE)) for j in range(GROUPS)]
-        # masked after the product: past the sequence's end lie an earlier one's scales, and 0 * NaN is NaN
+        # masked after the product: beyond the last token lie scales of an earlier sequence, and 0 * NaN is NaN
         scaled = {
             i: [k.select(m, w * s, 0.0) for m, w, s in zip(seen[i], weights[i], scales, strict=True)] for i in weights
         }
@@ -260,7 +281,11 @@ class _Tile:
                 k.store(to.at(PAGE), k.narrow(whole, I8))
 
     def weigh_values(self, base: V, token: V, following: V) -> None:
-        """o = o a + p . v for 16 dims at a time. Meanwhile the next scales and keys are fetched."""
+        """o = o a + p . v for 16 dims at a time.
+
+        Meanwhile the scales and keys that come next are fetched: of the next KV head of this page, or of the next page.
+        With heads in the order of memory this took one row at 8,192 tokens from 24 to 40 GB/s (Zen 4, two threads).
+        """
         k, whole = self.k, self.layout.kind == "int8"
         together = 2 if self.few else 1
         for at in range(self.layout.scale_offset, self.layout.head_bytes, LINE):
@@ -268,7 +293,8 @@ class _Tile:
         for d in k.span(0, self.dim // LANES, together):
             cells = list(product(range(together), range(len(self.queries))))
             outs = [(self.out.at((d + b) * LINE + i * self.dim * 4), i) for b, i in cells]
-            # Floats are added in their order, from o a on; integers take o a at the end, when registers are free again.
+            # Floats are added in their order, from o a on. Integers take o a at the end: loaded before, it would live
+            # through all sums in registers (66.0 to 61.7 ms for 256 rows at 4,096 tokens).
             coarse = [k.var(vec(I32), 0) if whole else k.var(vec(F32), self._faded(o, i)) for o, i in outs]
             fine = [k.var(vec(I32), 0) for _ in outs]
             rows = PAGE // 4 if whole else PAGE
@@ -284,15 +310,15 @@ class _Tile:
                     k.store(o, a.get())
 
     def _faded(self, o: V, i: int) -> V:
-        """o a: what a query had before this page."""
+        """o a: the output so far of a query, faded to the new maximum."""
         return self.k.load_float(o) * self.k.load_float(self.alphas.at(i * LINE))
 
     def _weigh(self, base: V, token: V, t: V, d: V, b: int, coarse: list[Var], fine: list[Var]) -> None:
-        """One line of V, 16 dims of one token (f32) or of four, into the sums of all queries."""
+        """One line of V, 16 dims of one token (f32) or of four tokens (int8), into the sums of all queries."""
         k, whole, n = self.k, self.layout.kind == "int8", len(self.queries)
         at = base.at(t * (self.dim * 4) + d * LINE + self.layout.v_offset)
         line = k.load(at, vec(I8, 64) if whole else vec(F32))
-        if not whole:  # past the sequence's end lies what an earlier one left, and 0 * NaN is NaN
+        if not whole:  # beyond the last token lie numbers of an earlier sequence, and 0 * NaN is NaN
             line = k.select(t < self.start + self.rows - token, line, 0.0)
         for i in range(n):
             p, a, f = self.scores.at(t * 4 + i * PAGE * 4), coarse[b * n + i], fine[b * n + i]
@@ -303,6 +329,7 @@ class _Tile:
             f.set(k.dot4(f.get(), k.spread4(p.at(PAGE)), line))
 
     def leave_partials(self) -> None:
+        """o, m and l of each real query of this chunk into `partial`, where attention_merge.py reads them."""
         k, width = self.k, partial_floats(self.dim) * 4
         for i, (r, g) in enumerate(self.queries):
             with k.when(self.rows > r):
@@ -314,39 +341,5 @@ class _Tile:
 
 
 def _pairwise(v: list[V], join: Callable[[V, V], V]) -> V:
+    """Four vectors joined in one fixed order."""
     return join(join(v[0], v[1]), join(v[2], v[3]))
-
-
-@kernel("partial:f32[] counts:i64[] positions:i64[] rows:i64[] " + SINK_FIELDS, sink_types)
-def merge(k: Kernel, format: str, heads: int, head_dim: int) -> None:
-    """Chunks joined in ascending order, divided by l, into the sink (rows, heads * head_dim). positions i64 (rows,)."""
-    chunks = k.load(k.counts.at(8), I64)
-    width = partial_floats(head_dim) * 4
-    first, end = k.share(k.load(k.rows, I64) * heads)
-    for item in k.span(first, end):
-        row, head = item // heads, item % heads
-        base = k.partial.at(item * chunks * width)
-        out = [k.var(vec(F32), k.load_float(base.at(d * 4))) for d in range(0, head_dim, LANES)]
-        peak = k.var(F32, k.load(base.at(head_dim * 4), F32))
-        total = k.var(F32, k.load(base.at(head_dim * 4 + 4), F32))
-        for chunk in k.span(1, k.load(k.positions.at(row * 8), I64) // CHUNK + 1):
-            part = base.at(chunk * width)
-            theirs = k.load(part.at(head_dim * 4), F32)
-            new = k.maximum(peak.get(), theirs)
-            a, b = k.exp(peak.get() - new), k.exp(theirs - new)
-            peak.set(new)
-            total.set(k.fma(total.get(), a, k.load(part.at(head_dim * 4 + 4), F32) * b))
-            for i, o in enumerate(out):
-                o.set(k.fma(o.get(), k.splat(a), k.load_float(part.at(i * LINE)) * k.splat(b)))
-        inverse = k.splat(k.like(1.0, F32) / total.get())
-        for pair in range(0, head_dim // LANES, 2):
-            block = head * (head_dim // BLOCK) + pair // 2
-            low, high = out[pair].get() * inverse, out[pair + 1].get() * inverse
-            odd = (pair // 2) % 2 == 1
-            if head_dim % (2 * BLOCK) == 0:
-                store_block(k, format, heads * head_dim, row, block, odd, low, high)
-                continue
-            with k.when((block % 2).equals(0)):
-                store_block(k, format, heads * head_dim, row, block, False, low, high)
-            with k.when((block % 2).equals(1)):
-                store_block(k, format, heads * head_dim, row, block, True, low, high)

@@ -1,13 +1,13 @@
 """What this machine has and what of it we may use: instruction set, cores, caches, memory; asked once.
 
-Promise: `threads` is never more than the physical cores that affinity and every enclosing cgroup (v1 and v2) leave to
-this process, the quota rounded down. Where a system does not say (macOS, a bare container), the plainest guess is
-taken: logical CPUs for cores, no limit. Memory is read anew each time, for it changes.
+Promise: cores, quota and memory are those that affinity and every enclosing cgroup (v1 and v2) leave to this process.
+Where a system does not say (macOS, a bare container), the plainest guess is taken: logical CPUs for cores, no limit.
+Memory is read anew each time, because it changes.
 
-It does not know what the cores are used for.
+It does not know what the cores are used for; threads/count.py decides the number of threads.
 
     here = cpu()
-    here.isa, here.threads(None), here.memory_available
+    here.isa, here.cores, here.memory_available
 """
 
 from __future__ import annotations
@@ -52,26 +52,6 @@ class Cpu:
     l2: int
     l3: int
     root: Path = field(default=Path("/"), repr=False)
-
-    @property
-    def max_threads(self) -> int:
-        """Physical cores within affinity and quota, at least one."""
-        return self.cores if self.quota is None else max(1, min(self.cores, int(self.quota)))
-
-    def threads(self, requested: int | None = None) -> int:
-        """How many threads to use: as many as requested but never more than `max_threads`, which is the default."""
-        if requested is not None and requested < 1:
-            raise BadInput(f"threads must be at least 1, not {requested}")
-        return min(requested or self.max_threads, self.max_threads)
-
-    def threads_note(self, requested: int | None) -> str | None:
-        """One line for people when `threads` gives less than requested, and why."""
-        if requested is None or requested <= self.max_threads:
-            return None
-        limit = f"{self.cores} physical cores allowed"
-        if self.quota is not None and self.quota < self.cores:
-            limit = f"a quota of {self.quota:g} CPUs"
-        return f"using {self.max_threads} threads instead of {requested}: {limit}"
 
     @property
     def memory_total(self) -> int:

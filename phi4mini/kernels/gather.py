@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from phi4mini.kernels.lang.kernel import I64, LANES, LINE, Kernel, kernel
+from phi4mini.kernels.lang.kernel import LANES, Kernel, kernel
 
 
-@kernel("x:f32[] stride:int index:i64[] rows:i64[] out:f32[]")
+@kernel("x:f32[_:stride, cols] stride:int index:i64[rows] rows:i64[1] out:f32[rows, cols]")
 def gather(k: Kernel, cols: int) -> None:
     """out[i] = x[index[i]], f32 rows of `cols`, those of x `stride` bytes apart; index i64 (rows,)."""
-    first, end = k.share(k.load(k.rows, I64))
+    first, end = k.share(k.load(k.rows))
     for i in k.span(first, end):
-        row = k.x.at(k.load(k.index.at(i * 8), I64) * k.stride)
-        to = k.out.at(i * (cols * 4))
-        for at in k.span(0, cols // LANES * LINE, LINE):
-            k.store(to.at(at), k.load_float(row.at(at)))
+        row, to = k.x[k.load(k.index[i])], k.out[i]
+        for col in k.span(0, cols // LANES * LANES, LANES):
+            k.store(to[col], k.load_float(row[col]))

@@ -1,10 +1,11 @@
 """How the KV cache lies in memory: pages of 64 tokens, one region a KV head, in the order in which attention reads it.
 
-A page holds all layers one after the other, so that the cache takes memory as far as it has been written: an array a
-layer would be rounded up to a huge page in each.
+A page holds all layers one after the other, so that the cache takes memory only as far as it has been written. With an
+array a layer, each would be rounded up to a huge page: 64 MB for the first token, of which this saves 60.
 
-Int8: a token's K and V of one head are 8-bit integers under one f32 scale each (max|x| / 127); K is stored plus 128,
-as dot4 wants it.
+Int8: a token's K and V of one head are 8-bit integers under one f32 scale each (max|x| / 127). K is stored plus 128,
+because dot4 multiplies unsigned by signed. A line of K is 16 tokens x 4 dims, a line of V 16 dims x 4 tokens: q . k
+sums over dims and p . v over tokens, and dot4 sums four neighbours.
 
     K  [4 groups of 16 tokens][dim / 4][16 tokens][4 dims] u8
     V  [16 groups of 4 tokens][dim / 16][16 dims][4 tokens] s8
@@ -18,13 +19,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-PAGE = 64  # tokens of a page: one block of the online softmax
-CHUNK = 1024  # tokens after which attention starts a new partial result, on every machine and for any number of threads
+PAGE = 64  # tokens of a page: one block of the online softmax, whose scores of one query fill four vectors
+# Tokens after which attention starts a new partial result, on every machine and for any number of threads: the cut is
+# part of the order of sums. Short enough that one row of 8,192 tokens gives 8 items a head to share out.
+CHUNK = 1024
 
 
-def query_type(params: dict[str, Any]) -> dict[str, str]:
-    """What `query[]` is, by the staging parameter `kind`, the KV cache's: queries are stored as keys are."""
-    return {"query[]": "i8[]" if params["kind"] == "int8" else "f32[]"}
+def query_names(params: dict[str, Any]) -> dict[str, str | int | None]:
+    """What `query` is, by the staging parameter `kind`, the KV cache's: queries are stored as keys are. `units`: the
+    heads of q, k and v together.
+    """
+    return {
+        "query": "i8" if params["kind"] == "int8" else "f32",
+        "units": params["heads"] + 2 * params["kv_heads"],
+    }
 
 
 @dataclass(frozen=True)

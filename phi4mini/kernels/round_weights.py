@@ -3,8 +3,9 @@
     scale = x_peak / -8 * s           x_peak the largest by size, sign kept; s of 12 steps from 0.75 to 1.08
     scale = sum(x n) / sum(n n)       of the best one's own integers n = q - 8, kept if it is better
 
-Every candidate is rounded to f16 first, as it will be stored. The readable twin, formats.quantize_blocks, tries
-three; this one is as good or better and five times as fast, which a checkpoint of 3.8 billion weights asks for.
+Every candidate is rounded to f16 first, as it will be stored. The readable twin, `quantize_blocks` in formats/, tries
+three. This one has 1 to 2 % less squared error and is five times as fast, which matters for 3.8 billion weights. (A
+search for q8 was dropped: 44 % less squared error, and a worse perplexity on the demo model.)
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tests.formats.random_parts import MADE, SHAPES, random_values
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, name=st.sampled_from(MADE), seed=st.integers(0, 99))
 def test_any_shape_survives_within_half_a_step(shape, name, seed):
-    values = random_values(*shape, seed)
+    values = random_values(*shape, seed=seed)
     form = FORMATS[name]
     matrix = quantize(values, form)
     assert matrix.nbytes == form.matrix_bytes(*shape)

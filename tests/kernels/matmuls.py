@@ -16,7 +16,7 @@ import numpy as np
 
 from phi4mini.formats.layout import FORMATS, LANES
 from phi4mini.formats.matrix import pack_blocks, pack_dense
-from phi4mini.kernels import activations, matmul
+from phi4mini.kernels import activations, matmul, matmul_dense
 from phi4mini.kernels.lang.kernel import Spec
 from phi4mini.kernels.threads.pool import Call, aligned
 from tests import tiny
@@ -67,7 +67,8 @@ class Case:
         if self.format.block:
             return matmul.matmul(name, rows, strips, self.cols, residual)
         wide = matmul.tile_strips(strips)
-        return matmul.dense(format=name, tall=matmul.dense_tall(rows), wide=wide, cols=self.cols, residual=residual)
+        tall = matmul_dense.dense_tall(rows)
+        return matmul_dense.dense(format=name, tall=tall, wide=wide, cols=self.cols, residual=residual)
 
     def product(
         self, rows: int, first: int = 0, residual: bool = False, threads: int = 1, panel: int | None = None

@@ -15,11 +15,21 @@ import numpy as np
 import pytest
 
 from phi4mini.formats.layout import FORMATS
-from phi4mini.kernels import activations, attention, matmul, norm, refine_logits, rope, round_weights, swiglu
+from phi4mini.kernels import (
+    activations,
+    attention,
+    attention_merge,
+    matmul,
+    norm,
+    refine_logits,
+    rope,
+    round_weights,
+    swiglu,
+)
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel
 from phi4mini.kernels.threads.pool import Call, run_program
-from tests.kernels import arm, harness, isa_sample, matmuls, test_attention, test_norm, test_rope, test_swiglu
+from tests.kernels import arm, attentions, harness, isa_sample, matmuls, test_norm, test_rope, test_swiglu
 from tests.kernels.harness import fitted, same
 
 HEADS = {"heads": 6, "kv_heads": 2, "head_dim": 128}  # Phi-4-mini's, a quarter of them
@@ -30,7 +40,7 @@ WITH_INTEGERS = [
     refine_logits.refine(format="q4", cols=256, fine=4),
 ]
 WITHOUT = [
-    attention.merge(format="q4", heads=6, head_dim=128),
+    attention_merge.merge(format="q4", heads=6, head_dim=128),
     activations.quantize(format="q4", cols=256),
     rope.rope_append(kind="int8", **HEADS, half=48),
     norm.rmsnorm(format="q8", cols=256, fine=4),
@@ -151,11 +161,11 @@ def test_rope_and_cache_have_the_same_bits(kind: str, shape: tuple[int, int, int
 @pytest.mark.parametrize("kind", ["int8", "f32"])
 def test_attention_has_the_same_bits(kind: str, tall: int) -> None:
     """Rows across the border of two chunks, with and without a window, into a q4 sink."""
-    shape = test_attention.SHAPES[3]
-    pool, sequence = test_attention.setting(kind, shape)
-    for window in (test_attention.FREE, 100):
-        made = partial(test_attention.attend, pool, shape[0], [(sequence, 1021, 5)], tall, window, format="q4")
-        here, there = both(test_attention, made, also=[sequence.table])
+    shape = attentions.SHAPES[3]
+    pool, sequence = attentions.setting(kind, shape)
+    for window in (attentions.FREE, 100):
+        made = partial(attentions.attend, pool, shape[0], [(sequence, 1021, 5)], tall, window, format="q4")
+        here, there = both(attentions, made, also=[sequence.table])
         assert same_sink(here, there) and here["q"].any()
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from phi4mini.errors import BadInput, Phi4MiniError
 from phi4mini.kernels.cpu import ISAS, Cpu, arm_features, cpu, read_cpu
+from phi4mini.kernels.threads.count import most_threads
 
 AVX2 = dict.fromkeys(["avx2", "fma", "f16c"], True)
 ZEN4 = {feature: True for feature in ISAS["avx512vnni"]}
@@ -49,7 +48,7 @@ def siblings(pairs: list[str]) -> dict[str, object]:
 )
 def test_sibling_threads_count_as_one_core(tmp_path, pairs, allowed, cores):
     here = read_cpu("testcpu", AVX2, {}, tree(tmp_path, siblings(pairs)), lambda: allowed)
-    assert (here.cpus, here.cores, here.quota, here.threads()) == (len(allowed), cores, None, cores)
+    assert (here.cpus, here.cores, here.quota, most_threads(here)) == (len(allowed), cores, None, cores)
 
 
 # --- quotas ---------------------------------------------------------------------------------------------------------
@@ -61,7 +60,7 @@ def test_sibling_threads_count_as_one_core(tmp_path, pairs, allowed, cores):
 )
 def test_D14_cgroup_v2_quota_is_rounded_down(tmp_path, quota, threads):
     tree(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": quota})
-    assert machine(tmp_path).threads() == threads
+    assert most_threads(machine(tmp_path)) == threads
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(150000, 1), (250000, 2), (-1, 8), (0, 1)])
@@ -70,7 +69,7 @@ def test_cgroup_v1_quota_is_rounded_down(tmp_path, quota, threads):
     lines = "12:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/init\n0::/init"
     times = {f"{group}/cpu.cfs_quota_us": quota, f"{group}/cpu.cfs_period_us": 100000}
     tree(tmp_path, {"proc/self/cgroup": lines, **times})
-    assert machine(tmp_path).threads() == threads
+    assert most_threads(machine(tmp_path)) == threads
 
 
 @pytest.mark.parametrize(
@@ -83,13 +82,13 @@ def test_the_tightest_of_nested_groups_counts(tmp_path, outer, inner, threads):
         "sys/fs/cgroup/kubepods/cpu.max": outer,
         "sys/fs/cgroup/kubepods/pod1/box/cpu.max": inner,
     }
-    assert machine(tree(tmp_path, files)).threads() == threads
+    assert most_threads(machine(tree(tmp_path, files))) == threads
 
 
 def test_a_container_that_shows_the_path_of_its_host(tmp_path):
     """Without a cgroup namespace the path is the host's, but the mount is the container's own group."""
     files = {"proc/self/cgroup": "0::/docker/0123abcd", "sys/fs/cgroup/cpu.max": "200000 100000"}
-    assert machine(tree(tmp_path, files)).threads() == 2
+    assert most_threads(machine(tree(tmp_path, files))) == 2
 
 
 def test_hybrid_hierarchy_keeps_version_2_beside_version_1(tmp_path):
@@ -99,27 +98,12 @@ def test_hybrid_hierarchy_keeps_version_2_beside_version_1(tmp_path):
         "sys/fs/cgroup/cpu/cpu.cfs_period_us": 100000,
         "sys/fs/cgroup/unified/box/cpu.max": "300000 100000",
     }
-    assert machine(tree(tmp_path, files)).threads() == 3
+    assert most_threads(machine(tree(tmp_path, files))) == 3
 
 
 def test_a_path_with_dots_does_not_leave_the_mount(tmp_path):
     files = {"proc/self/cgroup": "0::/../other", "sys/fs/other/cpu.max": "100000 100000", "sys/fs/cgroup/x": ""}
     assert machine(tree(tmp_path, files)).quota is None
-
-
-# --- threads --------------------------------------------------------------------------------------------------------
-
-
-def test_threads_are_never_more_than_allowed_and_the_note_says_so(tmp_path):
-    here = machine(tmp_path, cpus=4)
-    assert [here.threads(n) for n in (None, 1, 4, 5, 1000)] == [4, 1, 4, 4, 4]
-    assert here.threads_note(4) is None and here.threads_note(None) is None
-    assert here.threads_note(5) == "using 4 threads instead of 5: 4 physical cores allowed"
-    tree(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "250000 100000"})
-    assert machine(tmp_path, cpus=4).threads_note(3) == "using 2 threads instead of 3: a quota of 2.5 CPUs"
-    for bad in (0, -1):
-        with pytest.raises(BadInput, match=f"threads must be at least 1, not {bad}"):
-            here.threads(bad)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -223,17 +207,10 @@ def test_caches(tmp_path):
 
 def test_this_machine():
     here = cpu()
-    assert here.isa in ISAS and here.name and 1 <= here.threads() <= here.cores <= here.cpus
+    assert here.isa in ISAS and here.name and 1 <= most_threads() <= here.cores <= here.cpus
     assert here.cpus <= (os.cpu_count() or 1)
     assert 0 < here.memory_available <= here.memory_total
     assert cpu() is here
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs an affinity mask")
-def test_affinity_is_obeyed():
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nfrom phi4mini.kernels.cpu import cpu\n"
-    run = [sys.executable, "-c", code + "print(cpu().threads(), cpu().threads(64))"]
-    assert subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stdout == "1 1\n"
 
 
 def test_linux_on_arm_is_asked_in_its_own_words(tmp_path):

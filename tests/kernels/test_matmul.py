@@ -112,12 +112,6 @@ def test_a_row_does_not_see_its_neighbours(format: str) -> None:
     assert np.isnan(after[5]).all(), "NaN activations give NaN outputs"
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 64, 512])
-def test_dense_tiles_fit_in_the_padding(rows: int) -> None:
-    tall = matmul.dense_tall(rows)
-    assert rows <= -(-rows // tall) * tall < rows + 12
-
-
 def test_tiles_divide_the_strips() -> None:
     for strips in range(1, 200):
         wide = matmul.tile_strips(strips)

@@ -96,7 +96,8 @@ class Buffers:
 
     def queries(self, kind: str) -> dict[str, np.ndarray]:
         """The rotated queries as a KV cache of this kind needs them: int8 with scales, or f32 in the same memory."""
-        q = self.q.view(np.int8) if kind == "int8" else self.q
+        rows, width = self.q.shape
+        q = self.q.reshape(-1).view(np.int8)[: rows * width].reshape(rows, width) if kind == "int8" else self.q
         return {"q": q, "q_scale": self.q_scale, "q_start": self.q_start}
 
     @property

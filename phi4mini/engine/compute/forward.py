@@ -18,7 +18,18 @@ from phi4mini.engine.batch import Batch
 from phi4mini.engine.compute.buffers import MAX_OUTPUTS, MAX_ROWS, OUTPUT_ROWS, Buffers, Sink
 from phi4mini.errors import BadInput
 from phi4mini.formats.matrix import Matrix
-from phi4mini.kernels import activations, attention, gather, matmul, norm, refine_logits, rope, swiglu
+from phi4mini.kernels import (
+    activations,
+    attention,
+    attention_merge,
+    gather,
+    matmul,
+    matmul_dense,
+    norm,
+    refine_logits,
+    rope,
+    swiglu,
+)
 from phi4mini.kernels.kv import KVLayout
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import Spec
@@ -134,7 +145,7 @@ class Network:
                 ticket=b.ticket(), **b.scratch_arguments,
             ),
             Call(
-                attention.merge(format=out.format, heads=c.num_heads, head_dim=c.head_dim),
+                attention_merge.merge(format=out.format, heads=c.num_heads, head_dim=c.head_dim),
                 partial=b.partial, counts=b.counts, positions=b.positions, rows=b.rows, **out.arguments,
             ),
             self._matmul(o, out, b.x, rows, residual=True),
@@ -246,8 +257,8 @@ def matmul_spec(w: Matrix, rows: int, residual: bool) -> Spec:
     strips = len(w.strips())
     if w.format.block:
         return matmul.matmul(w.format.name, rows, strips, w.cols, residual)
-    tall = matmul.dense_tall(rows)
-    return matmul.dense(
+    tall = matmul_dense.dense_tall(rows)
+    return matmul_dense.dense(
         format=w.format.name, tall=tall, wide=matmul.tile_strips(strips), cols=w.cols, residual=residual
     )
 

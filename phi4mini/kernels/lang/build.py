@@ -1,10 +1,15 @@
-"""Kernels from text to callable addresses: LLVM IR -> object code for one CPU, kept on disk by content, loaded in a
-millisecond.
+"""Kernels from specs to callable addresses: LLVM IR to object code for one CPU, kept on disk, loaded in a millisecond.
 
-The key of an object is a hash of everything that decides its bytes: the row "kernel" of identity.py, the spec and the
-target. So a cached kernel is found without writing its IR. A file is its sha256 and then the object; one that does not
-match is made again. Files appear by rename, so two processes that compile at once do not
-meet; what other versions compiled a season ago goes when new kernels come.
+Why a cache: the kernels of a model take seconds to write and compile, and 3 to 40 ms to load. The key of an object is a
+hash of everything that decides its bytes: the row "kernel" of identity.py (all sources of this room, the versions of
+libraries), the spec and the target. So a cached kernel is found without writing its IR. A file is its sha256 and then
+the object; a file that does not match is made again. Files appear by rename, so two processes that compile at once do
+not meet. Objects of 90 days ago are deleted when new ones are made.
+
+MCJIT is not safe to enter twice, and two engines would each free code that callers of the other run (17 of 25 runs
+crashed): hence one `Library` a process, and a lock.
+
+PHI4MINI_KEEP_IR names a folder for the IR and the assembly of every kernel that is loaded; show.py prints one.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -36,7 +42,7 @@ _PINNED_CPU = {"avx512vnni": "znver4", "avxvnni": "alderlake", "avx2": "haswell"
 
 @dataclass(frozen=True)
 class Target:
-    """What code is generated for."""
+    """The machine that code is generated for, in LLVM's words; `isa` is a key of cpu.ISAS."""
 
     isa: str
     triple: str
@@ -53,7 +59,7 @@ class Target:
 
     @staticmethod
     def pinned(isa: str) -> Target:
-        """A typical CPU of an instruction set, whatever this machine is."""
+        """A typical CPU of an instruction set, on whatever machine: for tests and for reading, and for PHI4MINI_ISA."""
         triple = "aarch64-unknown-linux-gnu" if isa == "neon" else llvm.get_process_triple()
         return Target(isa, triple, _PINNED_CPU[isa], "+dotprod" if isa == "neon" else "")
 
@@ -77,16 +83,19 @@ class Library:
         self._lock = threading.Lock()
 
     def need(self, specs: Iterable[Spec]) -> None:
-        """Make kernels callable, compiling those that are not on disk. Threads may call it together."""
+        """Make kernels callable, compiling the ones that are not on disk. Threads may call it at the same time."""
         with self._lock:
             wanted = [s for s in dict.fromkeys(specs) if s not in self._addresses]
             objects = {s: self._unkept.get(s) or _read(self._file(s)) or self._compile(s) for s in wanted}
             if objects:
+                start = time.perf_counter()
                 self._load(objects)
-                _log.debug("kernels loaded for %s: %d, kept in %s", self.target.cpu, len(objects), self.folder)
+                _log.debug("%d kernels loaded in %.1f ms", len(objects), 1e3 * (time.perf_counter() - start))
+            if wanted and (folder := os.environ.get("PHI4MINI_KEEP_IR")):
+                keep_text(wanted, self.target, Path(folder))
 
     def prepare(self, specs: Iterable[Spec]) -> None:
-        """Compile what is not on disk yet, saying so in one line; a run that comes to need it will not wait."""
+        """Compile the kernels that are not on disk yet and say so in one line, so that no later pass waits for them."""
         here = self._addresses.keys() | self._unkept.keys()
         missing = [s for s in dict.fromkeys(specs) if s not in here and not self._file(s).is_file()]
         if missing:
@@ -97,15 +106,16 @@ class Library:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Delete objects made long ago: of other sources, mostly. One that is still wanted is made again in 0.1 s."""
+        """Delete objects made long ago, mostly of other sources. One that is still needed is made again in 0.1 s."""
         for file in self.folder.glob("*.o"):
             with suppress(OSError):  # another process was faster, or the folder is not ours to change
                 if time.time() - file.stat().st_mtime > _KEPT:
                     file.unlink()
 
     def _compile(self, spec: Spec) -> bytes:
-        _log.debug("compiling %s for %s", spec.name, self.target.cpu)
+        start = time.perf_counter()
         code = compile_object(spec, self.target)
+        _log.debug("%s: %d bytes in %.0f ms", spec.name, len(code), 1e3 * (time.perf_counter() - start))
         try:
             _write(self._file(spec), code)
         except (OSError, Phi4MiniError) as error:
@@ -185,9 +195,22 @@ def compile_object(spec: Spec, target: Target) -> bytes:
 
 
 def assembly(spec: Spec, target: Target) -> str:
-    """What the CPU will run, as text: for tests and for reading."""
+    """The machine code of a kernel as text, for tests and for reading."""
     machine = target.machine()
     return machine.emit_assembly(optimize(write_ir(spec, target.isa, target.triple), machine))
+
+
+def keep_text(specs: Iterable[Spec], target: Target, folder: Path) -> None:
+    """Write the IR (.ll) and the assembly (.s) of kernels, by their names, for a reader. A folder that cannot be
+    written is said once and stops nothing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for spec in specs:
+            (folder / f"{spec.name}.ll").write_text(write_ir(spec, target.isa, target.triple), "utf-8")
+            (folder / f"{spec.name}.s").write_text(assembly(spec, target), "utf-8")
+    except OSError as error:
+        _log.warning("PHI4MINI_KEEP_IR: %s", error)
 
 
 @cache

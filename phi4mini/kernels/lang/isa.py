@@ -1,7 +1,14 @@
-"""What differs between instruction sets: int8 dot products and parts of bytes, exact integers on all of them.
+"""The only part of the language that differs between instruction sets: int8 dot products and parts of
+bytes. Results are exact integers on all of them, so the difference cannot show in a kernel's bits.
 
-AVX-512 VNNI and AVX-VNNI have u8 x s8 with 32-bit sums. AVX2 sums pairs in 16 bits, which saturate; NEON's sdot is
-signed x signed.
+| set | instruction | what it takes | what has to be done |
+|---|---|---|---|
+| AVX-512 VNNI | vpdpbusd, 64 bytes | u8 x s8, four products into 32 bits | nothing |
+| AVX-VNNI | vpdpbusd, 32 bytes | the same | two halves |
+| AVX2 | vpmaddubsw | u8 x s8, two products into 16 bits, saturating | small: sums within 16 bits; else |u - 128| |
+| NEON | sdot, 16 bytes | s8 x s8, four products into 32 bits | small: nothing; else u - 128, and 128 s added back |
+
+"small" is a left side below 128, as nibbles are. The 16-lane values of all other operations are split by LLVM.
 """
 
 from __future__ import annotations
@@ -20,7 +27,11 @@ class Dots(Writer):
 
     @property
     def takes_any_byte(self) -> bool:
-        """True if `dot4` takes any u8 at no extra cost, so that weights may stay multiplied by a power of two."""
+        """True if `dot4` takes any u8 at no extra cost, so that weights may stay multiplied by a power of two.
+
+        That saves a shift for every line of upper nibbles; the factor goes into the group's scale, which is exact. (On
+        AVX2 two products of 240 x 127 would not fit into 16 bits.)
+        """
         return self.isa in ("avx512vnni", "avxvnni")
 
     def bits_of_bytes(self, line: V, low: int, count: int, in_place: bool = False) -> V:
@@ -50,8 +61,9 @@ class Dots(Writer):
     def dot_runs(self, sums: list[V], count: int, pair: Callable[[int, int], tuple[V, V]], largest: int) -> list[V]:
         """Each of `sums` plus dot4 over its `count` pairs in turn; pair(i, n) is the n-th (u, s) of sum i.
 
-        Written pair by pair across the sums, so that neighbours do not wait for each other. No u is above `largest`:
-        AVX2 sums as many products in 16 bits as that allows.
+        Written pair by pair across the sums, so that neighbouring instructions do not wait for each other: on Zen 4 a
+        vpdpbusd takes 4 cycles and one starts every cycle. No u is above `largest`: AVX2 sums as many products in 16
+        bits as that allows, for nibbles eight pairs (15 x 127 x 2 x 8 = 30,480), and widens once.
         """
         step = max(32767 // (2 * 127 * largest), 1) if self.isa == "avx2" else 1
         sums = list(sums)
@@ -92,7 +104,9 @@ class Dots(Writer):
         return self.join([f(part(acc, i), part(u, i), part(s, i)) for i in range(parts)])
 
     def _dot4_avx2(self, acc: V, u: V, s: V, small: bool) -> V:
-        """maddubs saturates at 16 bits, so a full-range u8 goes as |u - 128| with the sign moved to s, plus 128 * s."""
+        """maddubs saturates at 16 bits, so a u8 of the full range goes as |u - 128| with its sign moved to s, plus 128
+        s: both stay within 2 x 128 x 127 = 32,512.
+        """
         if small:
             return acc + self._madd(self._maddubs(u, s))
         sign = self.declare("llvm.x86.avx2.psign.b", vec(I8, 32), [vec(I8, 32), vec(I8, 32)])

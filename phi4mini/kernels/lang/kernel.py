@@ -7,8 +7,11 @@ that is ordinary Python happens at staging time: unrolling is a list comprehensi
 
 The logical vector width is 16 on every CPU; LLVM splits it where registers are narrower. No fast-math: a fused
 multiply-add is written as `fma`, sums are written in their order, so the same source gives the same bits on every
-instruction set. The few operations whose best form depends on it (`dot4`, `bits_of_bytes`) live in isa.py, exact
-integers on all of them; values.py has `V` itself.
+instruction set. The few operations whose best form depends on the CPU (`dot4`, `bits_of_bytes`) are in isa.py, exact
+integers on all of them; values.py has `V` itself, arguments.py the declarations.
+
+Why a language of our own: C needs a compiler on the user's machine, and Numba has no int8 dot product, no say over a
+vector's width and no promise about the order of a sum (docs/decisions/llvmlite.md).
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from typing import Any
 
 from llvmlite import ir
 
+from phi4mini.kernels.lang.arguments import Dim, Fields, Type, resolve, split
 from phi4mini.kernels.lang.isa import Dots
-from phi4mini.kernels.lang.values import F16, F32, I8, I16, I32, I64, LANES, LINE, PTR, V, Var, size_of, vec
+from phi4mini.kernels.lang.values import F16, F32, I8, I16, I32, I64, LANES, LINE, PTR, Ref, V, Var, size_of, vec
 
 __all__ = [
     "F16",
@@ -36,6 +40,8 @@ __all__ = [
     "PTR",
     "SIGNATURE",
     "Kernel",
+    "Operation",
+    "Ref",
     "Spec",
     "V",
     "Var",
@@ -43,7 +49,9 @@ __all__ = [
     "vec",
 ]
 
+Names = Callable[[dict[str, Any]], dict[str, str | int | None]]  # staging parameters to element types and sizes
 SIGNATURE = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])  # of every kernel: argument block, thread, threads
+_ELEMENTS = {"f32": F32, "f16": F16, "u8": I8, "i8": I8, "i32": I32, "i64": I64}
 
 
 @dataclass(frozen=True)
@@ -51,53 +59,63 @@ class Spec:
     """One kernel to be had: which function, with which staging parameters. `fields`: (name, type) of its arguments."""
 
     emit: Callable[..., None]
-    fields: tuple[tuple[str, str], ...]
+    fields: Fields
     params: tuple[tuple[str, Any], ...]
 
     @property
     def name(self) -> str:
-        """A readable symbol, unique among specs: norm_rows=1_..."""
+        """A readable symbol, unique among specs: norm_rmsnorm_format_q4_cols_3072."""
         module = self.emit.__module__.rsplit(".", 1)[-1]
         words = [module, self.emit.__name__] + [f"{k}_{v}" for k, v in self.params]
         return "_".join(words).replace(".", "_").replace("-", "m")
 
 
-def kernel(
-    fields: str, types: Callable[[dict[str, Any]], dict[str, str]] | None = None
-) -> Callable[[Callable[..., None]], Callable[..., Spec]]:
+class Operation:
+    """A function that writes kernels, with the declaration of their arguments; called with staging parameters it gives
+    the `Spec` of one of them.
+    """
+
+    def __init__(self, emit: Callable[..., None], fields: str, names: Names | None) -> None:
+        self.emit, self.__doc__, self.__name__ = emit, emit.__doc__, emit.__name__
+        self._declared, self._names = split(fields), names
+        self._specs: dict[tuple[tuple[str, Any], ...], Spec] = {}
+
+    def __call__(self, **params: Any) -> Spec:
+        """The spec of one kernel. Raises TypeError where the declaration uses a name that is none of the parameters."""
+        key = tuple(params.items())
+        if key not in self._specs:  # a program of 32 layers asks for each of its kernels 32 times
+            known = params | (self._names(params) if self._names else {})
+            self._specs[key] = Spec(self.emit, resolve(self._declared, known), key)
+        return self._specs[key]
+
+
+def kernel(fields: str, names: Names | None = None) -> Callable[[Callable[..., None]], Operation]:
     """Declare an operation and its run-time arguments `name:type`, in the order of its argument block.
 
-    A type is `int` (i64), `float` (f32), an array `f32[]`, `f16[]`, `u8[]`, `i8[]`, `i32[]`, `i64[]`, or `ptr`, an
-    address that nothing is known about. Arguments are checked against it when a call is recorded (`Call` in pool.py).
-    `types`: further names of types, from the staging parameters, for an argument whose type depends on them.
+    A type is `int` (i64), `float` (f32), `ptr` (an address that nothing is known about) or an array with its sizes,
+    `f32[rows, cols]`: see arguments.py. Arguments are checked against it when a call is recorded (`Call` in pool.py).
+    `names`: further element types and sizes, from the staging parameters; a size of None is any.
     """
-    declared = tuple((name, kind) for name, kind in (field.split(":") for field in fields.split()))
-
-    def declare(emit: Callable[..., None]) -> Callable[..., Spec]:
-        def staged(**params: Any) -> Spec:
-            named = types(params) if types else {}
-            return Spec(emit, tuple((name, named.get(kind, kind)) for name, kind in declared), tuple(params.items()))
-
-        staged.__doc__, staged.__name__ = emit.__doc__, emit.__name__
-        return staged
-
-    return declare
+    return lambda emit: Operation(emit, fields, names)
 
 
 class Kernel(Dots):
     """The writer of one function `void name(ptr args, i64 tid, i64 threads)`; args is a block of 64-bit fields."""
 
-    def __init__(self, module: ir.Module, name: str, fields: tuple[tuple[str, str], ...], isa: str) -> None:
+    def __init__(self, module: ir.Module, name: str, fields: Fields, isa: str) -> None:
         self.module, self.isa = module, isa
         self.function = ir.Function(module, SIGNATURE, name)
         self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
         body = self.function.append_basic_block("body")
         block, tid, threads = (V(self, a) for a in self.function.args)
         self.tid, self.threads = tid, threads
-        self._fields = {}
-        for i, (field, kind) in enumerate(fields):
-            as_type = PTR if kind.endswith("[]") else {"ptr": PTR, "int": I64, "float": F32}[kind]
+        self._fields: dict[str, V] = {}
+        for i, (field, type) in enumerate(fields):
+            as_type = PTR if type.array else {"ptr": PTR, "int": I64, "float": F32}[type.kind]
             self._fields[field] = self.load(block.at(8 * i), as_type, align=8)
+        for field, type in fields:
+            if type.array:
+                self._fields[field] = Ref(self, self._fields[field].v, _ELEMENTS[type.kind], self._strides(type))
         self._entry_end = self.b.branch(body)
         self.b.position_at_end(body)
 
@@ -106,6 +124,16 @@ class Kernel(Dots):
             return self.__dict__["_fields"][name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def _strides(self, type: Type) -> tuple[V | int | None, ...]:
+        """Bytes from one to the next along each dimension of an array; None where only its caller knows."""
+        apart: int | None = type.itemsize  # by the declared sizes
+        strides: list[V | int | None] = []
+        for dim in reversed(type.dims or (Dim("_"),)):
+            strides.insert(0, apart if dim.stride is None else self._fields[dim.stride])
+            known = dim.size is not None and dim.times is None and dim.stride is None
+            apart = apart * dim.size if known and apart is not None and dim.size is not None else None
+        return tuple(strides)
 
     def finish(self) -> None:
         self.b.ret_void()
@@ -118,8 +146,14 @@ class Kernel(Dots):
 
     # memory ----------------------------------------------------------------------------------------------------------
 
-    def load(self, p: V, type: ir.Type, align: int | None = None) -> V:
-        """Read a value; alignment defaults to one element, so any address that fits the element is safe."""
+    def load(self, p: V, type: ir.Type | None = None, align: int | None = None) -> V:
+        """Read a value, of an array one of its elements unless a type is given; alignment defaults to one element, so
+        any address that fits the element is safe.
+        """
+        if type is None:
+            if not isinstance(p, Ref):
+                raise TypeError("load needs a type: this address is not of a declared array")
+            type = p.of
         element = type.element if isinstance(type, ir.VectorType) else type
         return V(self, self.b.load(p.v, align=align or size_of(element), typ=type))
 
@@ -147,7 +181,7 @@ class Kernel(Dots):
         return self.spread(p, I32).bits(vec(I8, 64))
 
     def prefetch(self, p: V, locality: int = 2) -> None:
-        """Locality 3 is into L1, 2 into L2."""
+        """Fetch a line ahead of use: locality 3 is into L1, 2 into L2. An address beyond an array is harmless."""
         f = self.declare("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
         self.b.call(f, [p.v, *(ir.Constant(I32, x) for x in (0, locality, 1))])
 
@@ -235,7 +269,9 @@ class Kernel(Dots):
         return V(self, (self.b.sext if signed else self.b.zext)(a.v, to))
 
     def tree(self, a: V, join: Callable[[V, V], V]) -> V:
-        """All lanes joined in a fixed tree: halves, quarters, ..."""
+        """All lanes joined in a fixed tree: halves, quarters, ... (LLVM's own reduction is one lane after the other, or
+        in an order of its choice.)
+        """
         while a.type.count > 1:
             half = a.type.count // 2
             if half == 1:
@@ -250,8 +286,10 @@ class Kernel(Dots):
         return self.tree(a, self.maximum)
 
     def magnitude(self, values: list[V]) -> V:
-        """The largest |x| over all lanes of f32 vectors, NaN if one is: maximum would drop it, its bits are above all
-        numbers'.
+        """The largest |x| over all lanes of f32 vectors, NaN if one is NaN.
+
+        Compared as integers: non-negative floats are ordered like their bits, and the bits of NaN are above those of
+        every number, while a maximum of floats would drop it.
         """
         bits = [self.absolute(v).bits(vec(I32, v.type.count)) for v in values]
         largest = bits[0]
@@ -303,7 +341,9 @@ class Kernel(Dots):
         self.b.call(self.declare("sched_yield", I32, []), [])
 
     def library(self, name: str, *args: V) -> None:
-        """Call a function of the C library that takes pointers and returns an int, which is not looked at."""
+        """Call a function of the C library that takes pointers; its int result is ignored. The linker of the JIT finds
+        the symbol in the process.
+        """
         self.b.call(self.declare(name, I32, [a.type for a in args]), [a.v for a in args])
 
     def call(self, address: V, block: V, tid: V, threads: V) -> None:

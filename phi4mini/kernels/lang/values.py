@@ -169,6 +169,10 @@ class V:
         """This pointer moved by a number of bytes."""
         return V(self.k, self.k.b.gep(self.v, [self.k.like(offset, I64).v], source_etype=I8))
 
+    def __getitem__(self, index: Any) -> Ref:
+        """A row or an element of a declared array (`Ref`). Raises TypeError for any other value."""
+        raise TypeError("only a declared array has elements; move an address with at(bytes)")
+
     def bits(self, type: ir.Type) -> V:
         return V(self.k, self.k.b.bitcast(self.v, type))
 
@@ -179,6 +183,35 @@ class V:
 
     def lane(self, i: int) -> V:
         return V(self.k, self.k.b.extract_element(self.v, ir.Constant(I32, i)))
+
+
+class Ref(V):
+    """A declared array, or a part of it: an address that knows the type of its elements and how far apart they lie.
+
+    `x[row]` is a row, `x[row, col]` an element's place; an index is an i64 value or a Python number. Nothing is read:
+    `k.load(x[row, col])` reads one element, `k.load_float(x[row, col])` sixteen from there on.
+    """
+
+    __slots__ = ("of", "strides")
+
+    def __init__(self, k: Writer, v: ir.Value, of: ir.Type, strides: tuple[V | int | None, ...]) -> None:
+        super().__init__(k, v)
+        self.of, self.strides = of, strides
+
+    def __getitem__(self, index: Any) -> Ref:
+        """The part at one index, or at several. Raises TypeError for more indices than dimensions, or where the
+        distance between rows is not declared.
+        """
+        indices = index if isinstance(index, tuple) else (index,)
+        if len(indices) > len(self.strides):
+            raise TypeError(f"{len(indices)} indices into an array of {len(self.strides)} dimensions")
+        offset: V | int = 0
+        for i, apart in zip(indices, self.strides, strict=False):
+            if apart is None:
+                raise TypeError("the declaration does not say how far apart the rows of this array lie")
+            step = i if isinstance(apart, int) and apart == 1 else i * apart
+            offset = step if isinstance(offset, int) and offset == 0 else offset + step
+        return Ref(self.k, self.at(offset).v, self.of, self.strides[len(indices) :])
 
 
 class Var:

@@ -1,24 +1,29 @@
-"""How many threads to use right now: all of them, or fewer while a neighbour holds one of the cores.
+"""The number of threads of the next pass: all of them, or fewer while a neighbour holds one of the cores.
 
-Operations of a small pass are far shorter than a scheduler's slice, so one thread that has lost its core holds up
-every barrier: with one of two cores taken, one thread was faster than two (13.2 against 8.2 tokens a second). Nothing
-is spent while all is well: only when a pass takes much longer than the same pass took lately are fewer threads tried,
-and from time to time more again. The number of threads changes no bit, so this is free to decide by the clock.
+The operations of a small pass (0.1 to 0.5 ms) are far shorter than a scheduler's slice, so one thread that has lost its
+core holds up every barrier: with one of two cores taken, one thread was faster than two (13.2 against 8.2 tokens a
+second). While all is well nothing is spent: only when passes take much longer than the same passes took lately is one
+thread fewer tried, and from time to time one more. The number of threads changes no bit of a result, so the clock may
+decide it.
+
+A chunk of a prompt has no crew: its tiles are handed out by ticket, and a slow thread simply takes fewer.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
-_SLOW = 1.3  # times the usual: a lost core costs more than this, memory's own slow phases mostly less
-_TRIALS = 3  # passes that a trial takes the best of
-_RETRY_SECONDS = (1.0, 30.0)  # how soon a reduced crew tries one thread more: doubling, up to the second
-_DRIFT = 1.002  # by which the usual time may grow a pass: contexts get longer, memory gets slower
+_log = logging.getLogger(__name__)
+_SLOW = 1.3  # times the usual: a lost core costs more than this, slow phases of a shared memory mostly less
+_TRIALS = 3  # passes in a row that must be slow, and passes of a trial, whose best counts
+_RETRY_SECONDS = (1.0, 30.0)  # time until a reduced crew tries one thread more: from the first, doubling to the second
+_DRIFT = 1.002  # factor by which the usual time may grow with each pass: contexts get longer
 
 
 class Crew:
-    """The clock's opinion on one kind of pass. `size()` before it, `note(seconds)` after it."""
+    """The choice for one kind of pass, by the clock: `size()` before a pass, `note(seconds)` after it."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
@@ -55,14 +60,16 @@ class Crew:
             self._try(self._size + 1)
 
     def _try(self, size: int) -> None:
+        _log.debug("trying %d threads instead of %d", size, self._size)
         self._home, self._size, self._trial, self._slow_in_a_row = self._size, size, [], 0
         self._retry_at = self._clock() + self._wait
 
     def _decide(self) -> None:
         best = min(self._trial or [0.0])
         self._trial = None
-        if best < 0.95 * self._usual[self._home]:
+        if best < 0.95 * self._usual[self._home]:  # less is noise
             self._usual[self._size] = best
+            _log.debug("staying with %d threads: %.1f ms a pass", self._size, 1e3 * best)
             return
         if self._size > self._home:
             self._wait = min(2 * self._wait, _RETRY_SECONDS[1])

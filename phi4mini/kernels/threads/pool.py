@@ -1,18 +1,23 @@
-"""Programs and the threads that run them: one native call a thread and step, a barrier of about 100 ns between
+"""Programs and the threads that run them: one native call a thread and pass, a barrier of about 100 ns between
 operations.
 
 A `Program` is a list of calls, each a kernel and its block of 64-bit arguments. `Pool.run` wakes the workers, and
 every thread walks the whole list, doing its share of each operation. The caller is thread 0. Arguments are read when
 an operation starts, so they may be patched between runs.
 
-Workers wait in native code, on a condition variable of the C library's, and never come back to Python while the pool is
-open: with Python busy elsewhere (a server writing to its clients) a worker that needs the interpreter's lock to begin
-would be late by up to 5 ms, and everybody with it.
+One call a pass, because calls are what costs: to wake two threads from Python and join them takes 60 us, and a pass of
+Phi-4-mini has 290 operations, some of them 3 us long. A program of 250 empty operations takes about 25 us with its
+barriers, 0.05 % of a token.
+
+Workers wait in native code, on a condition variable of the C library, and never come back to Python while the pool is
+open. A worker that needed the interpreter's lock to begin would be late by up to 5 ms whenever Python is busy elsewhere
+(a server that writes to its clients), and all others would wait for it at the first barrier.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -20,12 +25,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from phi4mini.kernels.lang import build
+from phi4mini.kernels.lang.arguments import as_word, check_shape
 from phi4mini.kernels.lang.kernel import I64, PTR, Kernel, Spec, V, kernel
 from phi4mini.kernels.threads.crew import Crew
 
-_SPINS_BEFORE_YIELD = 2000  # about 50 us of pauses: longer than any wait on an undisturbed machine
-_SPINS_BEFORE_SLEEP = 10_000  # between passes; waking who sleeps takes 160 us on a virtual machine
-# The mailbox: number of the pass << 16 | its threads; what they run (0: the end), and its argument; mutex; condition.
+_log = logging.getLogger(__name__)
+# At a barrier: about 50 us of pauses, longer than any wait on an undisturbed machine; then others may have the core.
+_SPINS_BEFORE_YIELD = 2000
+# Between passes: up to 0.4 ms. Waking a thread that sleeps takes 160 us on a virtual machine, one that spins 8 to 10.
+_SPINS_BEFORE_SLEEP = 10_000
+# The mailbox: number of the pass << 16 | its threads; the function they run (0: the end) and its argument; mutex;
+# condition. Mutex and condition have cache lines of their own, so that spinning on the number does not slow them down.
 _FUNCTION, _BLOCK, _MUTEX, _CONDITION, _MAILBOX = 8, 16, 128, 256, 384  # bytes
 _MOST_THREADS = 0xFFFF
 
@@ -33,9 +43,9 @@ _MOST_THREADS = 0xFFFF
 class Call:
     """One operation of a program: a kernel and its arguments by name, as 64-bit words (a float by its bits).
 
-    A kernel reads memory as the type it declared, whatever lies there. So every argument is checked against that type
-    here, where a call is recorded, and not on the way to the kernel. Raises TypeError or ValueError naming kernel and
-    argument.
+    Every argument is checked against its declaration (lang/arguments.py) when the call is recorded, because a kernel
+    takes what lies at an address for what it declared. Raises TypeError or ValueError that names kernel, argument, what
+    was declared and what was given.
     """
 
     def __init__(self, spec: Spec, **arguments: int | float | np.ndarray) -> None:
@@ -48,18 +58,22 @@ class Call:
         self.set(**arguments)
 
     def set(self, **arguments: int | float | np.ndarray) -> None:
-        """Change arguments; the next run of a program takes them."""
-        fields = {name: (i, kind) for i, (name, kind) in enumerate(self.spec.fields)}
-        for name, value in arguments.items():
-            if name not in fields:
-                raise TypeError(f"{self.spec.name} has no argument {name!r}; it takes {list(fields)}")
-            i, kind = fields[name]
-            try:
-                self.block[i] = _as_word(value, kind)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{self.spec.name}: {name} {error}") from None
-            if isinstance(value, np.ndarray):
-                self.keep[name] = value
+        """Change arguments; the next run of a program takes them. After an error none has changed."""
+        words = dict(zip((name for name, _ in self.spec.fields), self.block.tolist(), strict=True))
+        for name in arguments:
+            if name not in words:
+                raise TypeError(f"{self.spec.name} has no argument {name!r}; it takes {list(words)}")
+        keep = self.keep | {name: value for name, value in arguments.items() if isinstance(value, np.ndarray)}
+        types, name = dict(self.spec.fields), ""
+        try:
+            for name, value in arguments.items():
+                words[name] = as_word(value, types[name])
+            for name, array in keep.items():
+                check_shape(array, types[name], words.__getitem__)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.spec.name}: {name} {error}") from None
+        self.block[:] = list(words.values())
+        self.keep = keep
 
 
 class Program:
@@ -92,10 +106,11 @@ class Pool:
         self._workers = [threading.Thread(target=self._work, args=(i,), daemon=True) for i in range(1, threads)]
         for worker in self._workers:
             worker.start()
+        _log.debug("a pool of %d threads", threads)
 
     def run(self, program: Program, profile: bool = False) -> None:
-        """Run all calls of a program; with `profile`, program.cycles[i] .. [i + 1] brackets call i in time-stamp
-        cycles.
+        """Run all calls of a program; with `profile`, call i takes program.cycles[i] to program.cycles[i + 1], in
+        time-stamp cycles.
 
         Waking the workers and taking part is one native call: a KeyboardInterrupt comes before or after, never between,
         where it would leave the workers at a barrier without thread 0.
@@ -145,7 +160,11 @@ def _make_condition(mailbox: int) -> None:
 
 @kernel("mailbox:u8[] word:int program:int block:i64[]")
 def lead(k: Kernel) -> None:
-    """Thread 0 of a pass: have the others begin it, and take part."""
+    """Thread 0 of a pass: have the others begin it, and take part.
+
+    Function and block are stored before the number is published, so a worker that sees the new number sees them too.
+    Without the mutex a worker that has looked at the number and is about to sleep would miss the broadcast.
+    """
     mutex = k.mailbox.at(_MUTEX)
     k.library("pthread_mutex_lock", mutex)
     k.store(k.mailbox.at(_FUNCTION), k.program)
@@ -159,7 +178,7 @@ def lead(k: Kernel) -> None:
 
 @kernel("mailbox:u8[]")
 def await_passes(k: Kernel) -> None:
-    """A worker's life: wait for a pass, take part if it is one of the threads asked for, until the pool closes."""
+    """The loop of a worker: wait for a pass, take part if it is one of that pass's threads, until the pool closes."""
     seen = k.var(I64, 0)
     mutex = k.mailbox.at(_MUTEX)
     with k.until() as leave:
@@ -179,7 +198,9 @@ def await_passes(k: Kernel) -> None:
 
 
 def _spin(k: Kernel, word: V, seen: V, most: int | None = None) -> None:
-    """Wait for a number to grow, or until `most` looks at it; whoever needs the core gets it."""
+    """Wait for a number to grow, or for `most` looks at it. After a while another thread that needs the core gets it:
+    where a neighbour has taken a core, the thread waited for may be the one that is not running.
+    """
     spins = k.var(I64, 0)
     with k.until() as leave:
         leave(k.observe(word) > seen)
@@ -193,7 +214,9 @@ def _spin(k: Kernel, word: V, seen: V, most: int | None = None) -> None:
 
 @kernel("table:i64[] count:int barrier:u8[] cycles:i64[]")
 def run_program(k: Kernel, profile: bool) -> None:
-    """Walk a program: call, meet, next. Thread 0 notes the time when profiling."""
+    """Walk a program: call, meet, next. With `profile` thread 0 notes the time; it is a kernel of its own, so that a
+    pass without it pays nothing.
+    """
     for i in k.span(0, k.count):
         if profile:
             with k.when(k.tid.equals(0)):
@@ -208,7 +231,8 @@ def run_program(k: Kernel, profile: bool) -> None:
 
 def _meet(k: Kernel, barrier: V) -> None:
     """Wait until all threads are here. The last one resets the count and opens the next generation; the others spin,
-    then yield.
+    then yield. Count and generation lie on different cache lines (128 bytes apart): arriving threads write one, waiting
+    threads read the other.
     """
     generation = barrier.at(128)
     before = k.observe(generation)
@@ -223,46 +247,9 @@ def _meet(k: Kernel, barrier: V) -> None:
 
 
 def aligned(shape: int | tuple[int, ...], dtype: type | np.dtype = np.float32, alignment: int = 64) -> np.ndarray:
-    """A zeroed array whose first byte lies on a cache line."""
+    """A zeroed array whose first byte lies on a cache line: a vector of 64 bytes then never touches two lines."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape))
     raw = np.zeros(count * dtype.itemsize + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
     return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
-
-
-_DTYPES: dict[str, np.dtype] = {
-    "f32[]": np.dtype(np.float32),
-    "f16[]": np.dtype(np.float16),
-    "u8[]": np.dtype(np.uint8),
-    "i8[]": np.dtype(np.int8),
-    "i32[]": np.dtype(np.int32),
-    "i64[]": np.dtype(np.int64),
-}
-
-
-def _as_word(value: int | float | np.ndarray, kind: str) -> int:
-    """A value of a declared type as the 64 bits of an argument block."""
-    if (dtype := _DTYPES.get(kind)) is not None:
-        return _address(value, dtype)
-    if kind == "float" and isinstance(value, (int, float, np.floating)):
-        return int(np.array([value, 0], np.float32).view(np.int64)[0])
-    if kind in ("int", "ptr") and isinstance(value, (int, np.integer)):
-        return int(value)
-    raise TypeError(f"is {kind}, got {_told(value)}")
-
-
-def _address(value: object, dtype: np.dtype) -> int:
-    if not isinstance(value, np.ndarray) or value.dtype != dtype:
-        raise TypeError(f"is an array of {dtype}, got {_told(value)}")
-    # Rows may lie apart, and kernels are told how far; what lies in a row must lie together.
-    if value.ndim and value.shape[-1] > 1 and value.strides[-1] != dtype.itemsize:
-        raise ValueError(f"has {value.strides[-1]} bytes from one {dtype} of a row to the next")
-    address = int(value.__array_interface__["data"][0])  # half the time of value.ctypes.data
-    if address % dtype.itemsize:
-        raise ValueError(f"begins inside a {dtype}, at address {address}")
-    return address
-
-
-def _told(value: object) -> str:
-    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__

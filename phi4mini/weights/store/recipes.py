@@ -24,8 +24,8 @@ from phi4mini.errors import BadCheckpoint, BadInput
 from phi4mini.formats.layout import FORMATS, LANES, Format
 from phi4mini.formats.matrix import pack_blocks, pack_dense
 from phi4mini.formats.rounding import quantize_blocks
-from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.round_weights import GROUP, encode_blocks
+from phi4mini.kernels.threads.count import most_threads
 from phi4mini.model.arrays import StackFormat
 from phi4mini.weights.checkpoints.row_reader import Fused, carries, widen
 from phi4mini.weights.checkpoints.tensor_names import role
@@ -109,7 +109,7 @@ def pack(name: str, rows: Fused, format: Format | StackFormat) -> Iterator[np.nd
 
 def ordered(work: Callable[[int], np.ndarray], items: range) -> Iterator[np.ndarray]:
     """work(item) for every item on a few threads; results come in order, at most two a thread wait in memory."""
-    threads = min(cpu().max_threads, _MOST_THREADS)
+    threads = min(most_threads(), _MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[np.ndarray]] = deque()
         try:

@@ -15,7 +15,18 @@ import pytest
 
 from phi4mini.engine.compute.forward import Network
 from phi4mini.formats.layout import FORMATS
-from phi4mini.kernels import activations, attention, gather, matmul, norm, refine_logits, rope, swiglu
+from phi4mini.kernels import (
+    activations,
+    attention,
+    attention_merge,
+    gather,
+    matmul,
+    matmul_dense,
+    norm,
+    refine_logits,
+    rope,
+    swiglu,
+)
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.build import Library, Target, compile_object
 from phi4mini.kernels.lang.kernel import Kernel, Spec, kernel
@@ -34,8 +45,8 @@ MAIN = [
     attention.attend(kind="int8", **HEADS, tall=2),
 ]
 INTEGER_FREE = [
-    matmul.dense(format="bf16", tall=3, wide=4, cols=128, residual=True),
-    attention.merge(format="q4", heads=4, head_dim=32),
+    matmul_dense.dense(format="bf16", tall=3, wide=4, cols=128, residual=True),
+    attention_merge.merge(format="q4", heads=4, head_dim=32),
     norm.rmsnorm(format="q8", cols=128, fine=4),
     refine_logits.refine(format="q4", cols=128, fine=4),
     swiglu.swiglu(format="q4", cols=128),
@@ -186,6 +197,36 @@ def test_names_tell_kernels_apart() -> None:
     names = [spec.name for spec in specs]
     assert len(set(names)) == len(names) > 60
     assert all(name.isidentifier() for name in names)
+
+
+def test_ir_and_assembly_are_kept_where_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of kernels that are compiled and of kernels that the cache holds."""
+    Library(folder=tmp_path / "kernels").need(SAMPLE)
+    for name, specs in (("cached", SAMPLE), ("new", [gather.gather(cols=96)])):
+        monkeypatch.setenv("PHI4MINI_KEEP_IR", str(tmp_path / name))
+        library = Library(folder=tmp_path / "kernels")
+        library.need(specs)
+        kept = {file.name: file.read_text() for file in (tmp_path / name).iterdir()}
+        assert set(kept) == {spec.name + end for spec in specs for end in (".ll", ".s")}
+        target = library.target
+        assert kept[f"{specs[0].name}.ll"] == build.write_ir(specs[0], target.isa, target.triple)
+        assert kept[f"{specs[0].name}.s"] == build.assembly(specs[0], target)
+    monkeypatch.setenv("PHI4MINI_KEEP_IR", str(tmp_path / "kernels" / next((tmp_path / "kernels").iterdir()).name))
+    library = Library(folder=tmp_path / "kernels")
+    library.need(SAMPLE)
+    assert gathered(library) and caplog.text.count("PHI4MINI_KEEP_IR: ") == 1
+
+
+def test_debug_records_tell_what_was_compiled_and_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "phi4mini.kernels")
+    Library(folder=tmp_path).need(SAMPLE)
+    Library(folder=tmp_path).need(SAMPLE)
+    lines = [record.message for record in caplog.records]
+    assert [line.split(":")[0] for line in lines[:3]] == [spec.name for spec in SAMPLE]
+    assert all("bytes in" in line for line in lines[:3])
+    assert [line.startswith("3 kernels loaded in") for line in lines[3:]] == [True, True]
 
 
 # other CPUs ---------------------------------------

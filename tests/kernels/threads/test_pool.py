@@ -15,6 +15,7 @@ import pytest
 
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import I64, Kernel, kernel
+from phi4mini.kernels.matmul import rows_few
 from phi4mini.kernels.norm import rmsnorm
 from phi4mini.kernels.threads.pool import Call, Pool, Program, aligned
 from tests.kernels.harness import ROOT
@@ -98,8 +99,9 @@ def test_arguments_are_those_declared(arguments: dict[str, float]) -> None:
 def wrong_arguments() -> list[tuple[str, dict[str, object], str]]:
     """What has been handed to a kernel by mistake, or may be: (name, arguments of a norm, what the error says)."""
     x, rows = aligned((4, 64)), aligned(8, np.int64)
-    out = {"q": aligned((4, 64), np.int8), "scale": aligned((4, 2)), "start": aligned((4, 2), np.int32)}
-    right: dict[str, object] = {"x": x, "stride": 256, "weight": x[0], "eps": 1e-5, "rows": rows, "sums": x, **out}
+    out = {"q": aligned((4, 64), np.int8), "start": aligned((4, 4), np.int32)}
+    out |= {name: aligned((4, 4)) for name in ("scale", "sums")}
+    right: dict[str, object] = {"x": x, "stride": 256, "weight": x[0], "eps": 1e-5, "rows": rows, **out}
     wide = aligned((4, 128))
     changed: list[tuple[str, dict[str, object], str]] = [
         (
@@ -131,6 +133,14 @@ def wrong_arguments() -> list[tuple[str, dict[str, object], str]]:
             {"x": aligned(260, np.uint8)[1:257].view(np.float32)},
             "begins inside a float32",
         ),
+        ("rows that are too short", {"x": x[:, :32]}, "x is float32 [rows, 64], got shape (4, 32)"),
+        ("one row where rows are meant", {"x": x[0]}, "x is float32 [rows, 64], got shape (64,)"),
+        ("rows where one is meant", {"weight": x}, "weight is float32 [64], got shape (4, 64)"),
+        ("a weight of another width", {"weight": x[0, :48]}, "weight is float32 [64], got shape (48,)"),
+        ("a stride that is not the array's", {"stride": 512}, "x has 256 bytes from row to row, and stride says 512"),
+        ("scales of other groups", {"scale": aligned((4, 2))}, "scale is float32 [rows, 4], got shape (4, 2)"),
+        ("integers of wider rows", {"q": wide.view(np.int8)[:, :64]}, "and int8 [rows, 64] has 64"),
+        ("a counter without a number", {"rows": rows[:0]}, "rows is int64 [1], got shape (0,)"),
     ]
     return [(name, {**right, **change}, error) for name, change, error in changed]
 
@@ -144,6 +154,32 @@ def test_what_a_kernel_would_misread_is_refused_when_the_call_is_recorded(
     with pytest.raises((TypeError, ValueError), match=re.escape(error)) as caught:
         Call(rmsnorm(format="q8", cols=64), **arguments)
     assert str(caught.value).startswith("norm_rmsnorm")
+
+
+def test_rows_may_lie_apart_and_be_more_than_needed() -> None:
+    """Padding after the rows and after the last of them; further dimensions that lie together count as one."""
+    out = {"q": aligned((9, 64), np.int8), "start": aligned((9, 4), np.int32)}
+    out |= {name: aligned((9, 4)) for name in ("scale", "sums")}
+    spec, rest = rmsnorm(format="q8", cols=64), {"weight": aligned(70), "eps": 1e-5, "rows": aligned(8, np.int64)}
+    for x in (aligned((9, 80))[:, :64], aligned((9, 80)), aligned((9, 4, 16)), aligned((1, 64))):
+        assert Call(spec, x=x, stride=x.strides[0], **rest, **out).block[1] == x.strides[0]
+
+
+def test_sizes_that_are_arguments_are_checked_and_again_when_they_change() -> None:
+    weights, out = aligned(4 * 64 * 36, np.uint8), aligned((1, 64))  # four strips of 64 inputs: 576 bytes each
+    activations = {"q": aligned((1, 64), np.int8), "scale": aligned((1, 2)), "start": aligned((1, 2), np.int32)}
+    spec = rows_few(format="q4", rows=1, cols=64, residual=False)
+    given: dict[str, Any] = {"weights": weights[: 4 * 576], "out": out, "out_stride": 256, "sums": aligned((1, 2))}
+    call = Call(spec, strips=4, **given, **activations)
+    for change, error in (
+        ({"strips": 5}, r"weights is uint8 \[2880\], got shape \(2304,\)"),
+        ({"out": out[:, :48]}, r"out is float32 \[1, 64\], got shape \(1, 48\)"),
+    ):
+        before = call.block.copy(), dict(call.keep)
+        with pytest.raises(ValueError, match=error):
+            call.set(**change)  # type: ignore[arg-type]
+        assert (call.block == before[0]).all() and call.keep.keys() == before[1].keys()
+        assert all(call.keep[name] is array for name, array in before[1].items())
 
 
 def test_a_change_of_arguments_is_checked_as_recording_is() -> None:
@@ -184,6 +220,7 @@ def test_aligned_arrays_begin_on_a_line() -> None:
 
 STORM = """
 import signal, sys, numpy as np
+from phi4mini.kernels.matmul import rows_few
 from phi4mini.kernels.norm import rmsnorm
 from phi4mini.kernels.threads.pool import Call, Pool, Program, aligned
 
@@ -193,7 +230,7 @@ def interrupt(*_):
 x, rows = aligned((2, 64)), aligned(8, np.int64)
 rows[0] = 2
 sink = dict(q=x, scale=x, start=x.view(np.int32), sums=x)
-call = Call(rmsnorm(format="f32", cols=64), x=x, stride=256, weight=x, eps=1.0, rows=rows, **sink)
+call = Call(rmsnorm(format="f32", cols=64), x=x, stride=256, weight=x[0], eps=1.0, rows=rows, **sink)
 program, pool = Program([call] * 20), Pool(2)
 signal.signal(signal.SIGALRM, interrupt)
 caught = done = 0
