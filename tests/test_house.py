@@ -51,45 +51,45 @@ class Room:
 
 
 ROOMS = (
-    Room(0, "errors", "errors of one line", (), 0),
-    Room(0, "files", "files that are whole or absent, locks, the cache folder", ("errors",), 0),
-    Room(0, "identity", "what everything we keep on disk depends on, in one table", ("errors", "files"), 0),
-    Room(1, "formats", "how a matrix is stored", ("errors",), 0),
-    Room(1, "tokenizer", "text to ids and back", ("errors", "files"), 0),
-    Room(2, "model", "what the model is: numbers, arrays, and the whole of it in NumPy", ("errors", "formats"), 0),
+    Room(0, "errors", "errors of one line", (), 200),
+    Room(0, "files", "files that are whole or absent, locks, the cache folder", ("errors",), 900),
+    Room(0, "identity", "what everything we keep on disk depends on, in one table", ("errors", "files"), 1_600),
+    Room(1, "formats", "how a matrix is stored", ("errors",), 6_500),
+    Room(1, "tokenizer", "text to ids and back", ("errors", "files"), 8_400),
+    Room(2, "model", "what the model is: numbers, arrays, and the whole of it in NumPy", ("errors", "formats"), 6_200),
     Room(
         2,
         "kernels",
         "one numeric operation a file, compiled for the CPU at hand; knows nothing of Phi",
         ("errors", "files", "identity", "formats"),
-        0,
+        30_800,
     ),
-    Room(3, "chat", "conversations to ids, ids to replies; alone spells control tokens", ("errors", "tokenizer"), 0),
+    Room(3, "chat", "conversations to ids and back; alone spells control tokens", ("errors", "tokenizer"), 14_200),
     Room(
         3,
         "engine",
         "ids to ids: schedule, compute, verify, hand out; knows no text",
         ("errors", "files", "identity", "formats", "model", "kernels"),
-        0,
+        22_500,
     ),
-    Room(4, "grammar", "schemas, patterns and tools to which id may come next", ("errors", *TEXT), 0),
+    Room(4, "grammar", "schemas, patterns and tools to which id may come next", ("errors", *TEXT), 11_900),
     Room(
         4,
         "weights",
         "files to arrays: sources, checkpoints, our packed store",
         # chat.templates is a table of names that a store records; weights never render or parse
         ("errors", "files", "identity", "formats", "model", "kernels", "tokenizer", "chat.templates"),
-        0,
+        30_800,
     ),
     Room(
         5,
         "llm",
         "the waist: it calls, it never decides",
         ("errors", "files", "formats", "model", "kernels", *TEXT, "engine", "grammar", "weights"),
-        0,
+        8_300,
     ),
-    Room(6, "transformers_api", "the model card's sample, and code like it", HANDED_OUT, 0),
-    Room(7, "server", "programs and people to llm: HTTP, dialects, page", HANDED_OUT, 0),
+    Room(6, "transformers_api", "the model card's sample, and code like it", HANDED_OUT, 16_200),
+    Room(7, "server", "programs and people to llm: HTTP, dialects, page", HANDED_OUT, 48_600),
 )
 ALLOWED = {room.name: set(room.may) for room in ROOMS}
 LAZY = {"__init__", "__main__", "cli"}  # anything, but inside functions

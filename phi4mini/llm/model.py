@@ -20,7 +20,8 @@ from phi4mini.errors import BadCheckpoint, BadInput
 from phi4mini.llm.keywords import SamplingKeywords
 from phi4mini.llm.results import Generation, Reply, Stream
 from phi4mini.llm.run import Reader, Run, ids_of, untrained_ids
-from phi4mini.weights.checkpoints.chat_template import check_chosen, open_for_chat
+from phi4mini.weights.chat_choice import open_for_chat
+from phi4mini.weights.checkpoints.chat_template import check_chosen
 from phi4mini.weights.load import ensure_store
 from phi4mini.weights.resolve import DEFAULT, resolve
 from phi4mini.weights.store.store import OpenModel, open_store

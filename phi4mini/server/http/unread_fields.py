@@ -1,7 +1,7 @@
 """Names of the fields below the top level of a body that nothing reads.
 
 Promises: a named field was sent, is not null, and changes nothing; all entries of a list count as one place
-(`messages.x`), so the result stays short. A field is read if the object's schema (`part_schemas.OF`) or its struct has
+(`messages.x`), so the result stays short. A field is read if the object's schema (`body_schemas.OF`) or its struct has
 it. Two kinds of objects are not looked into: the caller's own data (JSON schemas, functions, arguments), and list
 entries that are ignored as a whole, of which a schema knows the type only. It refuses nothing.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.inspect import StructType, UnionType, type_info
 
-from phi4mini.server.openapi import part_schemas
+from phi4mini.server.http import body_schemas
 
 # Not worth naming in any object: its type and labels, fields of our own answers that come back in a history, and fields
 # that ask for what happens anyway (a schema is always followed, prompts are always cached).
@@ -29,7 +29,7 @@ def unread(given: Mapping[str, Any], kind: Any) -> list[str]:
 
 
 def _in_struct(given: Mapping[str, Any], kind: Any, where: str) -> Iterator[str]:
-    described, inner = part_schemas.OF.get(kind.__name__, {}), _structs(kind)
+    described, inner = body_schemas.OF.get(kind.__name__, {}), _structs(kind)
     for name, value in given.items():
         place = f"{where}{name}"
         if name in described:
@@ -52,7 +52,7 @@ def _structs(kind: Any) -> dict[str, Any]:
     return found
 
 
-def _in_value(value: Any, choices: list[part_schemas.Schema], where: str, listed: bool = False) -> Iterator[str]:
+def _in_value(value: Any, choices: list[body_schemas.Schema], where: str, listed: bool = False) -> Iterator[str]:
     """Unread fields of a value that has one of these shapes, if it is valid."""
     choices = list(_flat(choices))
     if isinstance(value, list):
@@ -73,13 +73,13 @@ def _in_value(value: Any, choices: list[part_schemas.Schema], where: str, listed
                 yield f"{where}.{key}"
 
 
-def _flat(choices: list[part_schemas.Schema]) -> Iterator[part_schemas.Schema]:
+def _flat(choices: list[body_schemas.Schema]) -> Iterator[body_schemas.Schema]:
     for shape in choices:
         inner = shape.get("anyOf") or shape.get("oneOf")
         yield from _flat(inner) if inner else [shape]
 
 
-def _fits(value: Mapping[str, Any], shape: part_schemas.Schema) -> bool:
+def _fits(value: Mapping[str, Any], shape: body_schemas.Schema) -> bool:
     """True if the fields that tell an object's kind (`type`, `role`) have this shape's values."""
     for name, inner in shape["properties"].items():
         allowed = [inner["const"]] if "const" in inner else inner.get("enum")

@@ -13,9 +13,9 @@ from typing import Any, get_args
 import msgspec
 
 from phi4mini import __version__
+from phi4mini.server.http import body_schemas
 from phi4mini.server.http.call import Call, Raw
 from phi4mini.server.http.endpoint import Endpoint
-from phi4mini.server.openapi import part_schemas
 
 Schema = dict[str, Any]
 _JSON, _EVENTS, _LINES = "application/json", "text/event-stream", "application/x-ndjson"
@@ -101,7 +101,7 @@ def described(rows: Sequence[Endpoint]) -> Schema:
     types += [kind for row in rows for kind in (row.body, row.answer, *_kinds(row.streams)) if kind is not None]
     unique = list(dict.fromkeys(types))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
-    for name, fields in part_schemas.OF.items():
+    for name, fields in body_schemas.OF.items():
         for field, shape in fields.items():
             _describe(components[name], field, shape)
     named = dict(zip(unique, schemas, strict=True))

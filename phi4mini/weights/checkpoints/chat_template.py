@@ -10,7 +10,6 @@ phi4mini.chat.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ from phi4mini.model.config import Config
 
 if TYPE_CHECKING:
     from phi4mini.tokenizer import Tokenizer
-    from phi4mini.weights.store.store import OpenModel
 
 UNKNOWN = "none"
 _HOW = "--chat-format NAME (chat_format= in Python) sets one: "
@@ -39,7 +37,7 @@ def recognise(template: object, tokenizer: Tokenizer, where: str) -> Chat:
     """The chat format behind a chat template (text, or None when there is none); a note is logged."""
     found = _recognised(template if isinstance(template, str) and template.strip() else None, tokenizer)
     if found.note:
-        _tell(where, found.note)
+        tell(where, found.note)
     return found
 
 
@@ -62,6 +60,18 @@ def with_stops(config: Config, tokenizer: Tokenizer, chat_format: str) -> Config
     return replace(config, eos_token_ids=tuple(dict.fromkeys(ids)))
 
 
+def lines_told() -> int:
+    """How many notes were logged so far in this process."""
+    return _lines_told
+
+
+def known_format(name: str) -> str:
+    """The same name. Raises `BadInput` that lists the names there are."""
+    from phi4mini.chat.templates import format_named
+
+    return format_named(name).name
+
+
 def check_chosen(chat_format: str, tokenizer: Tokenizer) -> None:
     """Raises `BadInput` if the tokenizer lacks control tokens of this format; the error names them."""
     from phi4mini.chat.templates import format_named, lacking
@@ -73,29 +83,8 @@ def check_chosen(chat_format: str, tokenizer: Tokenizer) -> None:
         )
 
 
-def open_for_chat(open_model: Callable[[], OpenModel], name: str, chat_format: str | None) -> OpenModel:
-    """Open a model by `open_model`. If the user names a chat format, it replaces the stored one in memory; if not, the
-    model's chat note is logged, unless the conversion inside `open_model` has logged it already.
-    """
-    from phi4mini.chat.templates import format_named
-
-    if chat_format is not None:
-        format_named(chat_format)  # before anything is converted
-    before = _lines_told
-    opened = open_model()
-    if chat_format is None:
-        if opened.chat_note and before == _lines_told:
-            _tell(name, opened.chat_note)
-        return opened
-    check_chosen(chat_format, opened.tokenizer)
-    config = with_stops(opened.config, opened.tokenizer, chat_format)
-    header = {**opened.header, "chat_format": chat_format, "chat_note": ""}
-    made = replace(opened, header=header, weights=replace(opened.weights, config=config))
-    made.__dict__["tokenizer"] = opened.tokenizer  # built once
-    return made
-
-
-def _tell(where: str, note: str) -> None:
+def tell(where: str, note: str) -> None:
+    """Log the note of a model; `lines_told` counts."""
     global _lines_told
     _lines_told += 1
     _log.warning("%s %s", where, note)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from phi4mini.server.app import endpoints
-from phi4mini.server.openapi import part_schemas
+from phi4mini.server.http import body_schemas
 from phi4mini.server.openapi.document import described
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis (the extra dev)")
@@ -32,7 +32,7 @@ def test_every_endpoint_and_every_shape_is_in_it():
     document = described(endpoints())
     SCHEMA.validate()  # it is an OpenAPI document of its version
     assert sum(map(len, document["paths"].values())) == len(endpoints())
-    for name, fields in part_schemas.OF.items():
+    for name, fields in body_schemas.OF.items():
         assert set(fields) <= set(document["components"]["schemas"][name]["properties"])
     for row in endpoints():
         operation = document["paths"][row.path.replace(":path}", "}")][row.method.lower()]

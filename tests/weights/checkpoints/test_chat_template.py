@@ -13,7 +13,8 @@ from phi4mini.chat.templates.phi import Phi, Phi4, Phi35
 from phi4mini.errors import BadInput
 from phi4mini.llm.model import load_tokenizer
 from phi4mini.weights import load
-from phi4mini.weights.checkpoints.chat_template import Chat, open_for_chat, recognise
+from phi4mini.weights.chat_choice import open_for_chat
+from phi4mini.weights.checkpoints.chat_template import Chat, recognise
 from phi4mini.weights.checkpoints.folder import open_folder
 from phi4mini.weights.store.store import open_store
 from tests.tokenizer.vocabularies import CHATML as CHATML_TOKENS

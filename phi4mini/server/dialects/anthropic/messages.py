@@ -17,6 +17,7 @@ from phi4mini.errors import BadInput
 from phi4mini.server.answering import Choices, PrefillProgress
 from phi4mini.server.dialects.answer_parts import Closed, Grown, Opened, Parts, Step, closed_parts, joined
 from phi4mini.server.dialects.anthropic.messages_input import choice_from, functions_from, turns_from
+from phi4mini.server.dialects.anthropic.stream_types import MessageEvent
 from phi4mini.server.dialects.anthropic.types import Answered, MessageUsage, StopReason
 from phi4mini.server.dialects.conversation import Conversation
 from phi4mini.server.dialects.hosted_tools import callable_tools
@@ -34,7 +35,6 @@ from phi4mini.server.dialects.sampling_fields import (
 )
 from phi4mini.server.http.call import Stream
 from phi4mini.server.http.endpoint import Endpoint
-from phi4mini.server.openapi.events import MessageEvent
 from phi4mini.server.service import ServiceCall
 from phi4mini.server.usage import InputTokens
 

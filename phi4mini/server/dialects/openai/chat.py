@@ -23,12 +23,12 @@ from phi4mini.server.dialects.hosted_tools import callable_tools
 from phi4mini.server.dialects.openai import types
 from phi4mini.server.dialects.openai.chat_input import chat_turns, tools_of
 from phi4mini.server.dialects.openai.logprobs import logprob_of, prompt_entry
+from phi4mini.server.dialects.openai.stream_types import ChatChunk
 from phi4mini.server.dialects.response_format import response_format
 from phi4mini.server.dialects.sampling_fields import NAMES, Alternatives, SamplingFields, Some, merged
 from phi4mini.server.http.call import Stream
 from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
-from phi4mini.server.openapi.events import ChatChunk
 from phi4mini.server.service import ServiceCall
 from phi4mini.server.usage import InputTokens
 

@@ -17,6 +17,7 @@ from phi4mini.server.answering import ChoicePiece, Choices, PrefillProgress
 from phi4mini.server.dialects.openai import types
 from phi4mini.server.dialects.openai.chat import DONE, PROGRESS_EVERY, StreamOptions, check_choices
 from phi4mini.server.dialects.openai.logprobs import prompt_entry
+from phi4mini.server.dialects.openai.stream_types import TextChunk
 from phi4mini.server.dialects.openai.text_logprobs import TextLogprobWriter
 from phi4mini.server.dialects.prompts import prompt_ids, run_for, text_size
 from phi4mini.server.dialects.response_format import response_format
@@ -24,7 +25,6 @@ from phi4mini.server.dialects.sampling_fields import NAMES, Alternatives, Count,
 from phi4mini.server.http.call import Stream
 from phi4mini.server.http.endpoint import Endpoint
 from phi4mini.server.http.errors import ApiError
-from phi4mini.server.openapi.events import TextChunk
 from phi4mini.server.service import ServiceCall
 
 _MOST_PROMPTS = 64

@@ -12,11 +12,11 @@ import msgspec
 from phi4mini.server.dialects.answer_parts import closed_parts
 from phi4mini.server.dialects.openai.responses_body import InputBody
 from phi4mini.server.dialects.openai.responses_output import ResponseWriter
+from phi4mini.server.dialects.openai.stream_types import ResponseEvent
 from phi4mini.server.dialects.openai.types import Response
 from phi4mini.server.dialects.sampling_fields import NAMES
 from phi4mini.server.http.call import Stream
 from phi4mini.server.http.endpoint import Endpoint
-from phi4mini.server.openapi.events import ResponseEvent
 from phi4mini.server.service import ServiceCall
 
 _NAMES = NAMES | {
