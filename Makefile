@@ -46,6 +46,7 @@ test-live: $(LIVE)/.ready ## compare with Transformers anew, in an environment w
 	$(LIVE)/bin/python -m pytest -m "not slow" tests/live
 
 check: $(VENV)/.ready-dev ## ruff and mypy, over the package, the tests and the benchmarks
+	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 

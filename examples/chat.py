@@ -3,9 +3,7 @@
 import phi4mini
 
 with phi4mini.load("demo", quant="bf16") as model:
-    about = (
-        "You answer questions about countries. Answer in one short sentence. Name what was asked for. " * 4
-    )
+    about = "You answer questions about countries. Answer in one short sentence. Name what was asked for. " * 4
     messages = [{"role": "system", "content": about}, {"role": "user", "content": "What is the capital of France?"}]
     reply = model.chat(messages, max_new_tokens=40)
     print(reply.content)

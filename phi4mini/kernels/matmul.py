@@ -344,5 +344,3 @@ def _accumulate(k: Kernel, acc: Var, total: V, scale: V, act_scale: V, minimum: 
     if minimum is not None:
         value = k.fma(minimum, k.spread(act_sum, F32), value)
     acc.set(value)
-
-

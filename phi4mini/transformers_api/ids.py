@@ -80,7 +80,7 @@ def tensor(rows: Any, kind: str) -> Any:
 
 
 def kind_of(*given: Any) -> Kind:
-    """"pt" if any of these is a torch tensor, else "np"."""
+    """ "pt" if any of these is a torch tensor, else "np"."""
     classes = (cls for value in given for cls in type(value).__mro__)
     return "pt" if any(cls.__module__.partition(".")[0] == "torch" for cls in classes) else "np"
 

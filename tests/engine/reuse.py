@@ -39,9 +39,7 @@ def engine(
 ) -> Engine:
     """One that reuses, with exactly so many pages."""
     made = weights(format) if isinstance(format, str) else format
-    return tiny.engine(
-        made, kv, threads, CTX, pages, running, speculate=True, reuse=True, disk=folder, rows=rows
-    )
+    return tiny.engine(made, kv, threads, CTX, pages, running, speculate=True, reuse=True, disk=folder, rows=rows)
 
 
 _ALONE: dict[str, Trace] = {}

@@ -1,5 +1,4 @@
-"""Matrix products in every format: right within their derived error, and the same bits however many rows or threads.
-"""
+"""Matrix products in every format: right within their derived error, and the same bits however many rows or threads."""
 
 from __future__ import annotations
 

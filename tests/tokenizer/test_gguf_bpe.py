@@ -43,9 +43,7 @@ def test_unknown_split_is_named():
 
 def test_token_types():
     tokens = [*CHARS, "<c>", "<u>", "[PAD]"]
-    ours = from_bpe(
-        tokens, [], [1] * 256 + [3, 4, 5], pre="gpt-2", bos_id=256, eos_ids=[257], pad_id=258, rows=300
-    )
+    ours = from_bpe(tokens, [], [1] * 256 + [3, 4, 5], pre="gpt-2", bos_id=256, eos_ids=[257], pad_id=258, rows=300)
     assert ours.control_ids == {256} and ours.encode("<u><c>") == [257, *b"<c>"]
     assert ours.decode([256, 257, 258], skip_special_tokens=True) == "<u>", "type 5 is a free row"
     assert len(ours) == 258

@@ -48,8 +48,10 @@ def test_TF1_relatives_of_a_begun_answer(pipe):
     more = said(pipe, sure)
     parts = begun([{"type": "text", "text": "Sure,"}])
     new_turn = pipe(sure, continue_final_message=False, **N)[0]["generated_text"]
-    assert len(new_turn) == 4 and new_turn[:3] == sure and new_turn[3]["content"] == said(
-        pipe, sure, continue_final_message=False
+    assert (
+        len(new_turn) == 4
+        and new_turn[:3] == sure
+        and new_turn[3]["content"] == said(pipe, sure, continue_final_message=False)
     )
     assert pipe(sure, continue_final_message=True, **N)[0]["generated_text"] == begun("Sure," + more)
     assert pipe(parts, **N)[0]["generated_text"] == begun("Sure," + more)

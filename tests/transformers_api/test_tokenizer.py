@@ -26,8 +26,9 @@ def test_TF7_padding_adds_only_what_the_mask_leaves_out(texts, side, how, step):
     assert len({len(row) for row in rows}) == 1 and len(rows[0]) % step == 0
     fill = [i for row, mask in zip(rows, masks, strict=True) for i, keep in zip(row, mask, strict=True) if not keep]
     assert set(fill) <= {PHI.pad_token_id}
-    assert PHI.pad([{"input_ids": PHI.encode(t)} for t in texts], padding_side=side)["input_ids"] == (
-        PHI(texts, padding=True, padding_side=side)["input_ids"]
+    assert (
+        PHI.pad([{"input_ids": PHI.encode(t)} for t in texts], padding_side=side)["input_ids"]
+        == (PHI(texts, padding=True, padding_side=side)["input_ids"])
     )
 
 

@@ -89,8 +89,7 @@ class Buffers:
         return self._sinks[key]
 
     def ticket(self) -> np.ndarray:
-        """The next unused counter, i64, for an operation whose threads draw tiles from it. Zero at the start of a pass.
-        """
+        """The next unused counter, i64, for an operation whose threads draw tiles from it. Zero as a pass begins."""
         self.tickets_used += 1
         return self.tickets[self.tickets_used - 1]
 

@@ -24,9 +24,7 @@ READ_BYTES = 32 << 20  # read from disk in one pass: about as long as a few prom
 class Prefix:
     """The tree of known pages, in memory and (with `disk`) in files. `read_bytes`: at most so many from disk a pass."""
 
-    def __init__(
-        self, pages: Pages, content: Content, disk: Disk | None = None, read_bytes: int = READ_BYTES
-    ) -> None:
+    def __init__(self, pages: Pages, content: Content, disk: Disk | None = None, read_bytes: int = READ_BYTES) -> None:
         self.pages, self.content, self.disk, self.read_bytes = pages, content, disk, read_bytes
         self._root = Node(None, disk.identity if disk else b"", None)
         self._to_read = 0  # pages that this pass may still read from disk

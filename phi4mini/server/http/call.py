@@ -45,9 +45,7 @@ class Call(Generic[S]):
         if not names:
             return
         self.ignored += names
-        shown = ", ".join(
-            name[:64] if _PLAIN.fullmatch(name) else ascii(name[:40]) for name in names[:_MOST_NAMED]
-        )
+        shown = ", ".join(name[:64] if _PLAIN.fullmatch(name) else ascii(name[:40]) for name in names[:_MOST_NAMED])
         if self.strict:
             raise ApiError(400, f"unknown field: {shown}", param=names[0][:64], code="unknown_field")
         self.headers["X-Ignored-Fields"] = f"{before}, {shown}" if before else shown
