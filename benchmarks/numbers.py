@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import textwrap
 
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.model.config import Config
 
 READ, DOTS = 33.0, 927.0  # GB/s, GOPS: the example machine of the page, two Zen 4 cores
@@ -28,8 +28,8 @@ def weight_bytes(name: str = "q4") -> int:
 def _head() -> str:
     c = Config.phi4_mini()
     why = """What one token of Phi-4-mini moves and computes, and what a machine can therefore do at most. The page is
-        made from `phi4mini.model.config` and `phi4mini.formats.layout` by `python -m benchmarks.numbers`; a test fails
-        when the two differ."""
+        made from `phi4mini.model.config` and `phi4mini.formats.format_table` by `python -m benchmarks.numbers`; a test
+        fails when the two differ."""
     shape = f"""Hidden {c.hidden_size:,}, intermediate {c.intermediate_size:,}, {c.num_layers} layers, {c.num_heads}
         query heads and {c.num_kv_heads} KV heads of {c.head_dim}, vocabulary {c.vocab_size:,}."""
     return f"# One token by hand\n\n{_prose(why)}\n\n{_prose(shape)}\n"

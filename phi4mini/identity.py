@@ -55,6 +55,7 @@ THINGS = {
         (
             "model/config.py",
             "model/config_json.py",
+            "model/longrope.py",
             "formats/*.py",
             "kernels/**/*.py",
             "engine/batch.py",

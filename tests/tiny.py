@@ -17,7 +17,7 @@ from phi4mini.engine.compute.buffers import MAX_ROWS, rows_that_fit
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.engine.schedule.pace import Pace
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.formats.matrix import Blocks, Matrix, pack_blocks, pack_dense
 from phi4mini.formats.rounding import quantize_blocks
 from phi4mini.kernels.threads.pool import Pool, aligned

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.matrix import Matrix as Stored
 from phi4mini.formats.matrix import pack_blocks
 from phi4mini.kernels.round_weights import encode_blocks

@@ -1,7 +1,7 @@
 """Reads a reply, as ids or as text, into text and tool calls: the only reader of control tokens.
 
 Promises, for any ids: control tokens never come out as text, text is never cut inside a character, calls in the forms
-listed in `call_parser.py` are found, and nothing else of the reply is lost. Knows no engine and no server.
+listed in `reply_calls.py` are found, and nothing else of the reply is lost. Knows no engine and no server.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from phi4mini.chat.call_parser import CallArguments, CallBroken, CallEnd, CallParser, CallStart, Event, TextDelta
 from phi4mini.chat.messages import ParsedReply, ToolCall
+from phi4mini.chat.reply_calls import CallArguments, CallBroken, CallEnd, CallParser, CallStart, Event, TextDelta
 from phi4mini.chat.templates import ChatFormat, format_named, format_of_tokenizer
 from phi4mini.chat.tools import functions_of
 from phi4mini.tokenizer import Tokenizer

@@ -143,7 +143,7 @@ def _kernels() -> Finding:
     import numpy as np
 
     from phi4mini.files import cache_home
-    from phi4mini.formats.layout import FORMATS
+    from phi4mini.formats.format_table import FORMATS
     from phi4mini.formats.rounding import quantize
 
     folder = cache_home() / "kernels"
@@ -175,7 +175,7 @@ def tiny_weights() -> Any:
     """Random weights of a one-layer Llama: 32 tokens, 64 wide."""
     import numpy as np
 
-    from phi4mini.formats.layout import FORMATS
+    from phi4mini.formats.format_table import FORMATS
     from phi4mini.formats.rounding import quantize
     from phi4mini.model.arrays import LayerWeights, Weights
     from phi4mini.model.config import Config

@@ -35,7 +35,7 @@ from phi4mini.kernels.kv import PAGE
 from phi4mini.kernels.threads.count import thread_count
 from phi4mini.kernels.threads.pool import Pool
 from phi4mini.model.arrays import Weights
-from phi4mini.model.config import RopeMode
+from phi4mini.model.longrope import RopeMode
 
 
 class Engine:

@@ -18,7 +18,8 @@ from phi4mini.engine.guess.lookup import Lookup
 from phi4mini.engine.sample.constraint import Constraint
 from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.engine.sample.sampling import History
-from phi4mini.model.config import Config, RopeMode
+from phi4mini.model.config import Config
+from phi4mini.model.longrope import RopeMode
 
 Finish = Literal["stop", "length", "abort", "error"]
 TopLogprobs = list[tuple[int, float]]

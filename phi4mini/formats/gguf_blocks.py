@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.formats.matrix import Blocks
 
 # type id -> name, weights of a block, bytes of a block; other types are refused by gguf.py

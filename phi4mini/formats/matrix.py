@@ -1,7 +1,7 @@
 """Matrices in memory: `Blocks`, their plain parts, `Matrix`, their stored bytes, and the way from one to the other.
 
 Promises: `pack_blocks` and `Matrix.dequantize` are inverse to each other, bit for bit in the integers and scales; where
-each bit lies is read from the tables of layout.py. This file does not know how floats are rounded (rounding.py), nor
+each bit lies is read from the tables of format_table.py. This file does not know how floats are rounded (rounding.py), nor
 models, kernels and files.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import LANES, QUADS, Format
+from phi4mini.formats.format_table import LANES, QUADS, Format
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 Promises: bf16 rounds to nearest even; scales are rounded to f16 before the integers are chosen, so that the integers
 are the nearest ones for the scale that is stored. Conversion uses kernels/round_weights.py for q4 and q8, which is
-faster and, by test, no worse. This file does not know where the bytes lie (layout.py, matrix.py).
+faster and, by test, no worse. This file does not know where the bytes lie (format_table.py, matrix.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import Format
+from phi4mini.formats.format_table import Format
 from phi4mini.formats.matrix import Blocks, Matrix, pack_blocks, pack_dense, padded
 
 

@@ -20,7 +20,7 @@ from phi4mini.grammar.schema_keywords import KeywordRewriter
 
 MOST_BYTES = 256 << 10
 MOST_PATTERN = 4096  # characters of one regular expression
-_MOST_DEPTH = 64  # brackets within brackets, the same bound as for arguments in `chat/call_scanner.py`
+_MOST_DEPTH = 64  # brackets within brackets, the same bound as for arguments in `chat/call_json.py`
 _MOST = {  # counted over the whole schema
     "objects": 5_000,
     "properties": 1_000,

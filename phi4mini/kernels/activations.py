@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.kernels.lang.kernel import I8, LANES, Kernel, V, kernel
 from phi4mini.kernels.unpack import factor
 

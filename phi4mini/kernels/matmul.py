@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phi4mini.formats.layout import FORMATS, LANES, LINE, QUADS, STEP, Format
+from phi4mini.formats.format_table import FORMATS, LANES, LINE, QUADS, STEP, Format
 from phi4mini.kernels.activations import SINK_FIELDS, sink_names
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang.kernel import F32, I8, I32, I64, Kernel, Spec, V, Var, kernel, vec

@@ -6,7 +6,7 @@ rows.
 
 from __future__ import annotations
 
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.kernels.lang.kernel import F32, I64, LINE, Kernel, kernel, vec
 
 

@@ -16,7 +16,7 @@ depends on the row's own logits and on nothing else, so neighbours in a pass cha
 
 from __future__ import annotations
 
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.kernels.activations import SINK_FIELDS, sink_names
 from phi4mini.kernels.lang.kernel import F32, I64, LANES, Kernel, kernel, vec
 from phi4mini.kernels.matmul import Activations, one_strip

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.matrix import Blocks
 from phi4mini.kernels.lang import build
 from phi4mini.kernels.lang.kernel import F16, F32, I8, Kernel, V, kernel

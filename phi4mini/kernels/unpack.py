@@ -1,4 +1,4 @@
-"""The bytes of a superblock to integers and scales, as the tables of formats/layout.py say; no format is named here.
+"""The bytes of a superblock to integers and scales, as formats/format_table.py says; no format is named here.
 
 `dot4` of some instruction sets takes any u8. There a group whose bits lie in the upper part of their bytes is masked
 and not shifted, which leaves its integers multiplied by a power of two (`factor`). The scale takes that back, which is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from phi4mini.formats.layout import LINE, QUADS, Format, HeaderField
+from phi4mini.formats.format_table import LINE, QUADS, Format, HeaderField
 from phi4mini.kernels.lang.kernel import I8, I32, Kernel, V, vec
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phi4mini.engine.compute.buffers import MAX_ROWS, OUTPUT_ROWS, PADDING, PARTIAL_ROWS
-from phi4mini.formats.layout import Format
+from phi4mini.formats.format_table import Format
 from phi4mini.kernels.attention import partial_floats
 from phi4mini.model.arrays import StackFormat
 from phi4mini.model.config import Config, KvFormat

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS, LANES, Format
+from phi4mini.formats.format_table import FORMATS, LANES, Format
 from phi4mini.formats.matrix import Matrix
 from phi4mini.model.config import Config
 

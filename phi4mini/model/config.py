@@ -1,26 +1,21 @@
 """Every number of the model, checked when a `Config` is made, so that later code need not check again.
 
 Promises: a wrong number in a config file (negative, huge, of a wrong type, a factor list of the wrong length, heads
-that do not divide) is refused with one line before anything is allocated. `Config.rope_set` alone decides between
-LongRoPE's short factors (up to the original length) and long ones (beyond). The rotary tables are those of HF
-transformers. This file does not know files, weights, kernels or text.
+that do not divide) is refused with one line before anything is allocated. longrope.py has the rotary positions. This
+file does not know files, weights, kernels or text.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from phi4mini.errors import BadCheckpoint, BadInput
 from phi4mini.model.config_json import FAMILIES, LARGEST_FACTOR, WHOLE_NUMBERS, positive, read_fields, short, whole
+from phi4mini.model.longrope import LongRope
 
-RopeSet = Literal["short", "long"]
-RopeMode = Literal["auto", "short", "long"]
 KvFormat = Literal["int8", "f32"]
 
 _MOST_PARAMETERS = 1 << 38  # 275 billion: more than any model of these families, less than what overflows a size
@@ -38,7 +33,7 @@ _PHI4_MINI_LONG_FACTOR = (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(LongRope):
     """The numbers of one Phi-3 or Llama shaped model. Raises `BadCheckpoint` when they contradict each other."""
 
     architecture: Literal["phi3", "llama"]  # the family: names of tensors, and which options exist
@@ -239,60 +234,3 @@ class Config:
         if self.sliding_window is None or self.sliding_window >= self.max_position_embeddings:
             return None
         return self.sliding_window
-
-    # ---- rotary positions
-
-    @property
-    def rope_boundary(self) -> int | None:
-        """Tokens up to which the short factors hold; None when the model has one set only."""
-        return None if self.short_factor is None else self.original_max_position_embeddings
-
-    def rope_set(self, length: int, rope: RopeMode = "auto") -> RopeSet:
-        """LongRoPE's rule: which factors hold for every position of a sequence of `length` tokens.
-
-        `rope` "short" or "long" fixes the set whatever the length. A model without factors has the set "short".
-        Source: transformers' `longrope_frequency_update` (strictly more than the original length is long).
-        """
-        if rope not in ("auto", "short", "long"):
-            raise BadInput(f"rope must be auto, short or long, got {rope!r}")
-        if self.short_factor is None:
-            return "short"
-        if rope != "auto":
-            return rope
-        return "long" if length > self.original_max_position_embeddings else "short"
-
-    @property
-    def rope_scale(self) -> float:
-        """LongRoPE's mscale on cos and sin, at every length: sqrt(1 + ln(max / original) / ln(original)), or 1."""
-        if self.short_factor is None:
-            return 1.0
-        if self.attention_factor is not None:
-            return self.attention_factor
-        original = self.original_max_position_embeddings
-        factor = self.scale_factor or self.max_position_embeddings / original
-        return 1.0 if factor <= 1.0 else math.sqrt(1.0 + math.log(factor) / math.log(original))
-
-    def inv_freq(self, rope_set: RopeSet) -> np.ndarray:
-        """Radians per position, float32 (rotary_dim / 2,): 1 / (factor_j * theta ** (2 j / rotary_dim)).
-
-        Every step is rounded to float32 as in transformers; the power is taken in float64 first, which makes the
-        result the same on every machine.
-        """
-        half = self.rotary_dim // 2
-        exponent = np.arange(0, self.rotary_dim, 2).astype(np.float32) / np.float32(self.rotary_dim)  # (half,)
-        power = np.power(np.float64(self.rope_theta), exponent.astype(np.float64)).astype(np.float32)  # (half,)
-        factors = self.short_factor if rope_set == "short" else self.long_factor
-        divisor = np.ones(half, np.float32) if factors is None else np.array(factors, np.float32)  # (half,)
-        return np.float32(1.0) / (divisor * power)
-
-    def rope_table(self, positions: np.ndarray, rope_set: RopeSet) -> tuple[np.ndarray, np.ndarray]:
-        """cos and sin times mscale, float32 (n, rotary_dim / 2) each, for integer positions (n,).
-
-        The angle is a float32 product, as in transformers, so far positions carry the same rounding; cos and sin of
-        that angle are then exact to float32.
-        """
-        where = np.asarray(positions)
-        angle = where.astype(np.float32)[:, None] * self.inv_freq(rope_set)[None, :]  # (n, half) float32
-        scale = np.float32(self.rope_scale)
-        wide = angle.astype(np.float64)
-        return np.cos(wide).astype(np.float32) * scale, np.sin(wide).astype(np.float32) * scale

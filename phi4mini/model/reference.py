@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from phi4mini.errors import BadInput
 from phi4mini.model.adapter import Adapter, LowRank
-from phi4mini.model.config import Config, RopeMode
+from phi4mini.model.config import Config
+from phi4mini.model.longrope import RopeMode
 
 Rounding = Callable[[np.ndarray], np.ndarray]
 

@@ -260,7 +260,7 @@ FRAGMENTS = st.sampled_from([*OPENINGS, *PARTS])
     tools=st.sampled_from([TOOLS, None]),
 )
 def test_any_stream_is_orderly_and_cutting_does_not_matter(pieces, cuts, tools):
-    from phi4mini.chat.call_parser import CallParser
+    from phi4mini.chat.reply_calls import CallParser
 
     def run(parts: list[str]) -> list[Event]:
         parser = CallParser(

@@ -9,7 +9,7 @@ import pytest
 
 from phi4mini.cli.doctor import tiny_weights
 from phi4mini.engine.compute.buffers import Buffers
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.llm.estimate import compute_bytes, estimate, recipe_formats, weight_bytes
 from phi4mini.model.config import Config
 from phi4mini.weights.store.store import open_store

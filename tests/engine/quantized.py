@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from phi4mini.formats.layout import Format
+from phi4mini.formats.format_table import Format
 from phi4mini.model import reference
 from phi4mini.model.arrays import Weights, pieces
 from phi4mini.model.config import RopeMode

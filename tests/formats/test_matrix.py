@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS, LANES, Format
+from phi4mini.formats.format_table import FORMATS, LANES, Format
 from phi4mini.formats.matrix import Blocks, Matrix, from_bf16, pack_blocks, pack_dense, to_bf16
 from phi4mini.formats.rounding import quantize, quantize_blocks
 from tests.formats.random_parts import BLOCK_FORMATS, MADE, SHAPES, random_blocks, random_values

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.rounding import quantize, quantize_blocks
 from tests.formats.random_parts import MADE, SHAPES, random_values
 

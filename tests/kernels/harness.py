@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS, STEP
+from phi4mini.formats.format_table import FORMATS, STEP
 from phi4mini.kernels import cpu
 from phi4mini.kernels.threads.pool import Call, Pool, Program, aligned
 

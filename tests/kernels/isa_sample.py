@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang.build import Library
 from phi4mini.kernels.lang.kernel import I8, I32, Kernel, kernel, vec

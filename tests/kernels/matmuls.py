@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS, LANES
+from phi4mini.formats.format_table import FORMATS, LANES
 from phi4mini.formats.matrix import pack_blocks, pack_dense
 from phi4mini.kernels import activations, matmul, matmul_dense
 from phi4mini.kernels.lang.kernel import Spec

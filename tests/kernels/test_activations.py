@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.kernels import activations
 from phi4mini.kernels.threads.pool import Call
 from tests.kernels.harness import fitted, run, same, sink, starts, word

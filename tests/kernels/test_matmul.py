@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.kernels import matmul
 from tests.kernels.harness import same
 from tests.kernels.matmuls import Case, bound

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phi4mini.formats.layout import FORMATS, LANES
+from phi4mini.formats.format_table import FORMATS, LANES
 from phi4mini.formats.rounding import quantize
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang import build

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.kernels.cpu import cpu
 from phi4mini.kernels.lang import build
 from tests.kernels.isa_sample import digest

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.rounding import quantize
 from phi4mini.model.arrays import Stack, StackFormat, pieces, row_formats
 

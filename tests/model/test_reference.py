@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.rounding import quantize
 from phi4mini.model import reference
 from phi4mini.model.config import RopeMode

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from phi4mini.engine.cache.pages import Node
 from phi4mini.kernels.kv import PAGE
-from phi4mini.model.config import RopeSet
+from phi4mini.model.longrope import RopeSet
 
 
 @dataclass

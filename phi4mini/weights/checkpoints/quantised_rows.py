@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.formats.matrix import Blocks
 from phi4mini.weights.checkpoints.quantised_layouts import Integers
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.formats.matrix import Blocks
 from phi4mini.weights.checkpoints.quantised_rows import QuantisedRows
 

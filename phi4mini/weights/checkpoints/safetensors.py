@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.formats.layout import Format
+from phi4mini.formats.format_table import Format
 from phi4mini.formats.matrix import Blocks, from_bf16
 from phi4mini.model.config_json import short
 from phi4mini.weights.checkpoints.row_file import RowFile

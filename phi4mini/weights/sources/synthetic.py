@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import LANES, Format
+from phi4mini.formats.format_table import LANES, Format
 from phi4mini.formats.matrix import pack_blocks, pack_dense
 from phi4mini.formats.rounding import quantize_blocks
 from phi4mini.model.config import Config

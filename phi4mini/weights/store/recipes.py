@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from phi4mini.errors import BadCheckpoint, BadInput
-from phi4mini.formats.layout import FORMATS, LANES, Format
+from phi4mini.formats.format_table import FORMATS, LANES, Format
 from phi4mini.formats.matrix import pack_blocks, pack_dense
 from phi4mini.formats.rounding import quantize_blocks
 from phi4mini.kernels.round_weights import GROUP, encode_blocks

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.formats.matrix import Matrix
 from phi4mini.model.arrays import LayerWeights, Stack, Weights, row_formats
 from phi4mini.model.config import Config

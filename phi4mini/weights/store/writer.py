@@ -18,7 +18,7 @@ import numpy as np
 
 from phi4mini.errors import BadInput
 from phi4mini.files import atomic_write
-from phi4mini.formats.layout import Format
+from phi4mini.formats.format_table import Format
 from phi4mini.model.arrays import StackFormat
 from phi4mini.model.config import Config
 from phi4mini.weights.checkpoints import tensor_names

@@ -13,7 +13,7 @@ from phi4mini.engine.compute.buffers import MAX_ROWS, PADDING, PARTIAL_ROWS, row
 from phi4mini.engine.compute.forward import check_shapes
 from phi4mini.engine.engine import Engine
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS, LANES
+from phi4mini.formats.format_table import FORMATS, LANES
 from phi4mini.kernels import matmul
 from phi4mini.kernels.attention import partial_floats
 from phi4mini.kernels.kv import CHUNK

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from phi4mini.engine.compute.forward import Network
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.kernels import (
     activations,
     attention,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phi4mini.errors import BadCheckpoint
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.matrix import Matrix, pack_blocks
 from phi4mini.weights.checkpoints.quantised_layouts import Settings
 from phi4mini.weights.checkpoints.quantised_rows import QuantisedRows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phi4mini.formats.layout import FORMATS, Format
+from phi4mini.formats.format_table import FORMATS, Format
 from phi4mini.formats.matrix import Blocks, Matrix, pack_blocks
 from phi4mini.formats.rounding import quantize_blocks
 from phi4mini.weights.checkpoints.row_reader import Fused, carries, widen

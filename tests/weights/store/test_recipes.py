@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phi4mini.errors import BadCheckpoint, BadInput
-from phi4mini.formats.layout import FORMATS
+from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.matrix import Matrix
 from phi4mini.formats.rounding import quantize
 from phi4mini.weights.checkpoints.row_reader import Fused

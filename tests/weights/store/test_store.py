@@ -133,7 +133,7 @@ def test_nan_under_a_right_hash_is_found_by_verify(sound, tmp_path, name, form):
 
 
 def test_nan_in_every_format_is_found(tmp_path):
-    from phi4mini.formats.layout import FORMATS
+    from phi4mini.formats.format_table import FORMATS
     from phi4mini.weights.store.store import _finite
 
     for form in FORMATS.values():
@@ -243,7 +243,7 @@ def test_the_same_source_gives_the_same_bytes(sound, tmp_path):
 
 
 def test_longer_offsets_make_room_for_a_longer_header():
-    from phi4mini.formats.layout import FORMATS
+    from phi4mini.formats.format_table import FORMATS
     from phi4mini.weights.store.writer import Contents, _front, _layout
 
     config = replace(Config.phi4_mini(), num_layers=300)

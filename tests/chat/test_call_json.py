@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mini.chat import CallEnd, CallStart, Event, ParsedReply, ReplyReader, parse_reply, reply_of
-from phi4mini.chat.call_parser import CallParser
+from phi4mini.chat.reply_calls import CallParser
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"required": ["a"]}}}, {"name": "g"}]
 OPEN, CLOSE = "<|tool_call|>", "<|/tool_call|>"

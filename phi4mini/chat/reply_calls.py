@@ -5,7 +5,7 @@ The input is text and marks (control tokens that open or close a call); the outp
   brackets and with or without `functools` in front;
 - `functools[...]` at the start of a reply, and later in it if the function names are known;
 - a bare list or object at the start of a reply, if the function names are known and it has arguments.
-`call_scanner.py` reads the JSON of one call.
+`call_json.py` reads the JSON of one call.
 
 Promises that nothing is lost: text that only looks like a call, and a call that breaks off or is malformed, comes out
 as text. Knows no ids (`reply_reader.py`).
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from phi4mini.chat.call_scanner import CallScanner, NotACall
+from phi4mini.chat.call_json import CallScanner, NotACall
 from phi4mini.chat.messages import ToolCall
 
 _FUNCTOOLS = "functools["

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phi4mini.errors import BadInput
-from phi4mini.formats.layout import FORMATS, LANES, QUADS, Format
+from phi4mini.formats.format_table import FORMATS, LANES, QUADS, Format
 from phi4mini.formats.matrix import Matrix, pack_blocks
 from tests.formats.random_parts import BLOCK_FORMATS, random_blocks
 

@@ -4,7 +4,7 @@
 repeated the tool's description. Promises exact nesting, strings and escapes (a `]` or `}` inside a string closes
 nothing), that the argument pieces joined are valid JSON once the object is complete, and that an object which is no
 call is rejected at its first wrong key. Raw line breaks inside strings, which models do write, are escaped. Knows
-nothing of lists, tags or tools (`call_parser.py`).
+nothing of lists, tags or tools (`reply_calls.py`).
 """
 
 from __future__ import annotations
