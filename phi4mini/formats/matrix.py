@@ -1,7 +1,7 @@
 """Matrices in memory: `Blocks`, their plain parts, `Matrix`, their stored bytes, and the way from one to the other.
 
-Promises: `pack_blocks` and `Matrix.dequantize` are inverse to each other, bit for bit in the integers and scales; where
-each bit lies is read from the tables of format_table.py. This file does not know how floats are rounded (rounding.py), nor
+Promises: `pack_blocks` and `Matrix.dequantize` are inverse to each other, bit for bit in the integers and scales;
+the tables of format_table.py say where each bit lies. This file does not know how floats are rounded (rounding.py), nor
 models, kernels and files.
 """
 

@@ -33,7 +33,7 @@ MODULES = (  # each has a list ENDPOINTS
     "dialects.openai.responses",
     "dialects.anthropic.messages",
     "dialects.openai.embeddings",
-    "routes.text",
+    "routes.tokenize",
     "page.endpoints",
     "dialects.ollama.chat",
     "dialects.ollama.models",

@@ -15,7 +15,7 @@ import pytest
 from phi4mini.formats.format_table import Format
 from phi4mini.model import reference
 from phi4mini.model.arrays import Weights, pieces
-from phi4mini.model.config import RopeMode
+from phi4mini.model.longrope import RopeMode
 from tests import tiny
 from tests.kernels.pages import hadamard
 

@@ -15,7 +15,7 @@ from phi4mini.engine.sample.params import SamplingParams
 from phi4mini.errors import BadInput, NoSpace, NumericalError, TooLong
 from phi4mini.model import reference
 from phi4mini.model.arrays import Weights
-from phi4mini.model.config import RopeMode
+from phi4mini.model.longrope import RopeMode
 from tests import tiny
 from tests.engine.test_damage import SICK, sick_weights
 from tests.kernels.harness import same

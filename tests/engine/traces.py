@@ -13,7 +13,7 @@ import numpy as np
 from phi4mini.engine.engine import Engine
 from phi4mini.engine.request import Request
 from phi4mini.engine.sample.params import SamplingParams
-from phi4mini.model.config import RopeMode
+from phi4mini.model.longrope import RopeMode
 from tests import tiny
 
 

@@ -19,7 +19,7 @@ from phi4mini.llm import keywords
 from phi4mini.llm.keywords import BY_NAME, KNOBS, Knob, Rope, SamplingKeywords
 from phi4mini.llm.model import Model
 from phi4mini.llm.run import check_keywords, sampling_params
-from phi4mini.model.config import RopeMode
+from phi4mini.model.longrope import RopeMode
 from phi4mini.transformers_api.arguments import _DRAWING, _PASSED_ON
 
 DOCS = Path(__file__).parents[2] / "docs"

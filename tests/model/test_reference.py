@@ -13,7 +13,7 @@ from phi4mini.errors import BadInput
 from phi4mini.formats.format_table import FORMATS
 from phi4mini.formats.rounding import quantize
 from phi4mini.model import reference
-from phi4mini.model.config import RopeMode
+from phi4mini.model.longrope import RopeMode
 from tests.golden import twins
 
 # Logits of the twins reach 10. Float32 transformers lies up to 4e-5 from float64 here, and another BLAS sums in another
