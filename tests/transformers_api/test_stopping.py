@@ -57,8 +57,8 @@ def test_TF12_a_criterion_sees_each_row_with_its_prompt(model):
 
 def test_TF12_seconds_end_an_answer(model):
     begun = time.monotonic()
-    made = model.generate([PROMPT], max_new_tokens=1500, max_time=0.3)
-    assert 5 < made.shape[1] < 1504 and time.monotonic() - begun < 30
+    made = model.generate([PROMPT], max_new_tokens=1500, max_time=0.05)
+    assert 5 <= made.shape[1] < 1504 and time.monotonic() - begun < 30
 
 
 def test_TF12_what_is_no_criterion_is_said_and_an_error_of_one_is_its_own(model):
