@@ -14,16 +14,18 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phi4mini.errors import BadCheckpoint, BadInput, NotFound
 from phi4mini.files import cache_home, lock
 from phi4mini.model.arrays import Weights
 from phi4mini.model.config import Config
-from phi4mini.weights.checkpoints.checkpoint import Checkpoint
 from phi4mini.weights.resolve import Source, resolve
 from phi4mini.weights.source_identity import Origin, converter, identify
-from phi4mini.weights.store.recipes import recipe
 from phi4mini.weights.store.store import SUFFIX, OpenModel, open_store, read_header
+
+if TYPE_CHECKING:
+    from phi4mini.weights.checkpoints.checkpoint import Checkpoint
 
 Progress = Callable[[str, int, int], None]  # a description, bytes done, bytes in all (0: not known)
 USUAL = "q4"  # the recipe if none is asked for
@@ -53,6 +55,8 @@ def ensure_store(
     if refresh and offline:
         raise BadInput(f"{name}: --refresh asks the hub, and the network is forbidden (--offline, PHI4MINI_OFFLINE)")
     if quant is not None:
+        from phi4mini.weights.store.recipes import recipe  # with it comes the rounding, which only a conversion needs
+
         recipe(quant)
     if source.kind == "store" and source.path is not None:
         check_recipe(source.path, quant)
@@ -122,6 +126,8 @@ def convert_to(
     If `path` is None, the file is in the current folder and named after the model. An existing file there is replaced
     only if it was made of a model of the same full name.
     """
+    from phi4mini.weights.store.recipes import recipe
+
     source, chosen = resolve(name), recipe(quant or USUAL).name
     if source.kind == "store":
         raise BadCheckpoint(f"{name} is a store already; convert from the checkpoint it was made of")
@@ -174,11 +180,13 @@ def is_offline() -> bool:
 
 def _fetched(source: Source, offline: bool, refresh: bool, progress: Progress | None) -> Path | None:
     """The local file or folder with the source's content, downloaded if necessary; None for a synthetic model."""
-    from phi4mini.weights.sources import demo, hub_gguf
-
     if source.kind == "demo":
+        from phi4mini.weights.sources import demo
+
         return demo.demo_gguf(offline, lambda line: progress(line, 0, 0) if progress else None)
     if source.kind == "hub":
+        from phi4mini.weights.sources import hub_gguf
+
         return hub_gguf.fetch(source.repo, source.variant, offline, refresh)
     return source.path
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from phi4mini.errors import BadInput, NotFound
-from phi4mini.weights.checkpoints.gguf_split import parts_here
-from phi4mini.weights.sources.hub_gguf import parse
 from phi4mini.weights.sources.source import DEFAULT, Kind, Source
 from phi4mini.weights.store.store import SUFFIX
 
@@ -45,6 +43,8 @@ def resolve(name: str) -> Source:
     if path.is_file():
         kind = _file_kind(path)
         if kind == "gguf":
+            from phi4mini.weights.checkpoints.gguf_split import parts_here
+
             path = parts_here(path)[0]  # any part of a split GGUF means the whole
         return Source(kind, str(path), path)
     if (path.suffix in (".gguf", SUFFIX) and ":" not in name) or name.startswith((".", "/", "~")):
@@ -64,6 +64,8 @@ def fingerprint(source: Source, folder_or_file: Path | None = None) -> str:
 
 def _hub(name: str) -> Source | None:
     """A hub id, alone or with a GGUF's quantisation or file; also as an address or with Ollama's hf.co/."""
+    from phi4mini.weights.sources.hub_gguf import parse
+
     alias, colon, wanted = name.partition(":")
     found = parse(ALIASES.get(alias.lower(), alias) + colon + wanted)
     if found is None:

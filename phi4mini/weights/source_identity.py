@@ -14,7 +14,6 @@ from pathlib import Path
 
 from phi4mini.errors import BadCheckpoint
 from phi4mini.identity import THINGS, Content, contents, key_of
-from phi4mini.weights.checkpoints.gguf_split import parts_here
 from phi4mini.weights.sources.source import Source
 
 
@@ -74,6 +73,8 @@ def _files(path: Path) -> dict[str, Path]:
         from phi4mini.weights.checkpoints.folder import files_read
 
         return {name: path / name for name in sorted(files_read(path))}
+    from phi4mini.weights.checkpoints.gguf_split import parts_here
+
     parts = parts_here(path)  # of a GGUF that was split
     return {str(i) if len(parts) > 1 else "": part for i, part in enumerate(parts)}
 
