@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,11 @@ def test_what_does_not_fit_is_refused(phi4mini, demo_store):
     done = phi4mini("bench", "-m", "demo", "-c", "64", "-p", "512")
     assert done.returncode == 2 and "514" in done.stderr.splitlines()[-1] and done.stdout == ""
     refused(phi4mini("bench", "-m", "demo", "-p", "0"), "0")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_the_peak_is_this_process_own_and_not_its_parents(phi4mini, demo_store):
+    demo_store("q4")
+    held = bytearray(b"x" * 1_200_000_000)  # of this process, from which the command is started
+    found = json.loads(phi4mini("bench", "-m", "demo", "-p", "8", "-n", "2", "-r", "1", "--json").stdout)
+    assert found["resident_bytes"] < 1e9 < len(held)
