@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import pydantic
 import pytest
 
 from tests.clients.conftest import TOO_LONG
+from tests.clients.langchain_parts import Answer, exceptions, get_time
 
 langchain = pytest.importorskip("langchain_openai", reason="needs langchain-openai (the extra clients)")
-exceptions = pytest.importorskip("langchain_core.exceptions")
-tools = pytest.importorskip("langchain_core.tools")
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("default")]
-
-
-class Answer(pydantic.BaseModel):
-    """Whether all is fine."""
-
-    fine: bool
-
-
-@tools.tool
-def get_time(city: str) -> str:
-    """The time in a city."""
-    return f"noon in {city}"
 
 
 @pytest.fixture(params=[False, True], ids=["chat", "responses"])
